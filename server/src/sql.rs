@@ -1,0 +1,2 @@
+//! SQL: text to AST to plan.
+pub mod value;

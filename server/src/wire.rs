@@ -1,0 +1,2 @@
+//! The MySQL wire protocol: packets, handshake, commands, results.
+pub mod result;

@@ -1,0 +1,87 @@
+//! The Holdfast write-ahead log: segments on local NVMe, replicated by Raft.
+//!
+//! This crate knows log indexes and bytes. It must never know row keys, SQL or S3.
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+
+/// A boxed future, as the seams of this crate return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Identifies a node of the cluster. Never reused.
+pub type NodeId = u64;
+
+/// The full id of a log entry: at most one leader per term (`leader_id_std`), so term and index suffice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    /// Raft term in which the entry was proposed.
+    pub term: u64,
+    /// Index of the entry in the log; the first entry has index 1 or greater.
+    pub index: u64,
+}
+
+/// What a committed entry carries.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// A leader's no-op. The machine applies it to learn the new term.
+    Blank,
+    /// Bytes given to [`Wal::propose`], unchanged.
+    Normal(Bytes),
+    /// A membership change, opaque here: the machine stores it beside its state and gives it back in [`Restored`].
+    Membership(Bytes),
+}
+
+/// A committed entry, handed to [`Machine::apply`] in log order.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where it stands.
+    pub id: LogId,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// What a machine already holds when the log opens.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The last applied entry (for the engine: the manifest's `up_to`), or `None` when empty.
+    pub applied: Option<LogId>,
+    /// The last membership payload at `applied`, with the id of its entry.
+    pub membership: Option<(Option<LogId>, Bytes)>,
+}
+
+/// What an apply step tells the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Applied {
+    /// The log may forget entries up to and including this index (rule 6).
+    pub purge_to: u64,
+}
+
+/// A Raft snapshot: a pointer into the bucket, never data.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The last entry the snapshot covers.
+    pub last: LogId,
+    /// Membership payload at `last`, with its entry id.
+    pub membership: Option<(Option<LogId>, Bytes)>,
+    /// Opaque to the log (for the engine: the manifest id).
+    pub pointer: Bytes,
+}
+
+/// The state machine above the log; the engine implements it. Called by one task, never concurrently.
+/// Any error stops the node: the log poisons itself and every later call answers `Closed` with the cause.
+pub trait Machine: Send + 'static {
+    /// What the machine already holds.
+    fn restored(&self) -> Restored;
+    /// Applies committed entries in order. Must be a function of the log only (rule 9).
+    fn apply(&mut self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Applied, MachineError>>;
+    /// The newest pointer the machine could be rebuilt from, if it has one.
+    fn snapshot(&self) -> Option<Snapshot>;
+    /// Replaces the machine's state by what the pointer names.
+    fn install(&mut self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), MachineError>>;
+}
+
+/// Why a machine could not apply or install. Fatal for the node.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct MachineError(pub String);
