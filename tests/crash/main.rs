@@ -1,0 +1,1 @@
+//! Crash tests: kill -9, lost power, faulty disks.

@@ -1,0 +1,3 @@
+//! Integration tests: a real `holdfast` process, a real S3 server, real MySQL clients.
+
+mod s3_server;
