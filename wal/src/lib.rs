@@ -6,6 +6,13 @@ use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 
+pub mod disk;
+mod error;
+mod log;
+
+pub use error::Error;
+pub use log::{Log, LogEntry, LogOptions, LogState};
+
 /// A boxed future, as the seams of this crate return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
