@@ -2,21 +2,26 @@
 //!
 //! This crate knows opaque keys and bytes. It must never know log indexes, manifests or S3.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+mod flight;
+mod key;
+mod ram;
+mod stats;
+mod ttl;
+
+use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+use crate::{
+    flight::{Flights, Joined, Ticket},
+    ram::{Found, Ram},
+    stats::Counters,
+    ttl::Deadline,
+};
+pub use crate::{key::Key, stats::Stats};
+
 /// A boxed future, as the seams of this crate return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Names one cached record. Opaque: the engine puts an object's 128-bit id and a page's offset or number in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The record's group; [`Cache::remove_group`] drops all of it.
-    pub group: u128,
-    /// The record within its group.
-    pub item: u32,
-}
 
 /// Where misses are fetched from. The engine implements it with ranged GETs.
 pub trait Origin: Send + Sync + 'static {
@@ -29,8 +34,206 @@ pub trait Origin: Send + Sync + 'static {
 #[error("{0}")]
 pub struct OriginError(pub Arc<dyn std::error::Error + Send + Sync>);
 
-/// Monotonic time, injected so that simulations own it. Expiry reads this clock only.
+/// Time, injected so that simulations own it. Expiry reads this clock only.
 pub trait Clock: Send + Sync + 'static {
-    /// Time since an arbitrary fixed start.
+    /// Time since a fixed start; never goes back within a run. With an NVMe tier and a TTL the start must be the same
+    /// in every run (the Unix epoch, say), because deadlines are stored: records whose deadline lies farther ahead than
+    /// the TTL allows were written under another start, and are dropped.
     fn now(&self) -> Duration;
+}
+
+/// Why a read failed. The cache's own troubles (bad slots, device errors) are misses, never errors.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The origin failed; every reader that waited for the fetch gets the same error.
+    #[error("fetch failed: {0}")]
+    Origin(#[from] OriginError),
+    /// The fetch ended without an answer: its runtime shut down, or the origin panicked.
+    #[error("the fetch was aborted before it gave an answer")]
+    Aborted,
+    /// An option cannot be honoured; at open only.
+    #[error("invalid cache option: {0}")]
+    Invalid(String),
+    /// The NVMe file cannot be made, opened or preallocated; at open only.
+    #[error("NVMe cache {path}: {source}")]
+    Nvme {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+}
+
+/// Options of [`Cache::open`].
+#[derive(Clone)]
+pub struct CacheOptions {
+    /// Bound of the RAM tier in bytes, the estimated overhead of each entry included.
+    pub ram_bytes: u64,
+    /// The NVMe tier; `None` for RAM only.
+    pub nvme: Option<NvmeOptions>,
+    /// How long a record is served after it was stored; `None` for ever.
+    pub ttl: Option<Duration>,
+    /// The clock that expiry reads.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The NVMe tier's place and size.
+#[derive(Clone, Debug)]
+pub struct NvmeOptions {
+    /// Folder of the cache file; made if missing. It must belong to one cache at a time.
+    pub dir: PathBuf,
+    /// Bytes to preallocate.
+    pub bytes: u64,
+}
+
+/// Where [`Cache::insert`] puts a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// RAM only.
+    Ram,
+    /// NVMe only, written in the background.
+    Nvme,
+    /// RAM now, NVMe in the background.
+    Both,
+}
+
+/// A two-tier cache. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache(Arc<Shared>);
+
+struct Shared {
+    ram: Ram,
+    flights: Arc<Flights>,
+    ttl: Option<Duration>,
+    clock: Arc<dyn Clock>,
+    counters: Counters,
+}
+
+impl Cache {
+    /// Opens a cache. Blocks while the NVMe file is made or its slots are indexed.
+    pub fn open(options: CacheOptions) -> Result<Self, Error> {
+        if options.nvme.is_some() {
+            return Err(Error::Invalid("this build has no NVMe tier".into()));
+        }
+        Ok(Self(Arc::new(Shared {
+            ram: Ram::new(options.ram_bytes),
+            flights: Arc::default(),
+            ttl: options.ttl,
+            clock: options.clock,
+            counters: Counters::default(),
+        })))
+    }
+
+    /// A record that is in RAM. Never awaits; counts as a hit, or not at all.
+    pub fn peek(&self, key: &Key) -> Option<Bytes> {
+        self.0.peek(key)
+    }
+
+    /// A record, from the first tier that has it. At most one fetch per key runs at a time, as a task on the current
+    /// tokio runtime: dropping this future never takes another reader's answer away.
+    pub async fn get(&self, key: Key, origin: &Arc<dyn Origin>) -> Result<Bytes, Error> {
+        if let Some(bytes) = self.0.peek(&key) {
+            return Ok(bytes);
+        }
+        self.0.counters.ram_misses.add(1);
+        self.0.ram.note_miss(&key);
+        let recheck = || self.0.peek(&key);
+        let fetch = |ticket| Shared::fetch(self.0.clone(), key, origin.clone(), ticket);
+        match self.0.flights.join(key, recheck, fetch) {
+            Joined::Ready(bytes) => Ok(bytes),
+            Joined::Leads(waiter) => waiter.answer().await,
+            Joined::Waits(waiter) => {
+                self.0.counters.coalesced.add(1);
+                waiter.answer().await
+            }
+        }
+    }
+
+    /// Stores a record, replacing what the key had. The bytes are copied: a slice of a larger buffer does not keep it.
+    pub fn insert(&self, key: Key, bytes: Bytes, place: Place) {
+        self.0.flights.supersede(&key);
+        if place != Place::Nvme {
+            self.0.ram.insert(key, &bytes, self.0.deadline());
+        }
+    }
+
+    /// Drops one record from every tier.
+    pub fn remove(&self, key: &Key) {
+        self.0.flights.supersede(key);
+        self.0.ram.remove(key);
+    }
+
+    /// Drops every record of a group from every tier.
+    pub fn remove_group(&self, group: u128) {
+        self.0.flights.supersede_group(group);
+        self.0.ram.remove_group(group);
+    }
+
+    /// Changes the bound of the RAM tier; what no longer fits is evicted before this returns.
+    pub fn resize_ram(&self, bytes: u64) {
+        self.0.ram.resize(bytes);
+    }
+
+    /// What the cache did and holds. Also publishes the figures through the `metrics` facade.
+    pub fn stats(&self) -> Stats {
+        let stats = self.0.stats();
+        stats.publish();
+        stats
+    }
+
+    /// Writes out what is queued for NVMe and stops the tier's threads. RAM stays readable.
+    pub async fn close(&self) {}
+}
+
+impl Shared {
+    fn peek(&self, key: &Key) -> Option<Bytes> {
+        match self.ram.get(key, || self.clock.now()) {
+            Found::Hit(bytes) => {
+                self.counters.ram_hits.add(1);
+                Some(bytes)
+            }
+            Found::Expired => {
+                self.counters.expired.add(1);
+                None
+            }
+            Found::Miss => None,
+        }
+    }
+
+    /// What one flight does: the tiers below RAM, in order.
+    async fn fetch(self: Arc<Self>, key: Key, origin: Arc<dyn Origin>, ticket: Arc<Ticket>) -> Result<Bytes, Error> {
+        self.counters.fetches.add(1);
+        let fetched = origin.fetch(key).await.inspect_err(|_| self.counters.fetch_errors.add(1))?;
+        self.counters.fetched_bytes.add(fetched.len() as u64);
+        if ticket.superseded() {
+            return Ok(fetched);
+        }
+        Ok(self.ram.insert(key, &fetched, self.deadline()))
+    }
+
+    fn deadline(&self) -> Deadline {
+        match self.ttl {
+            Some(_) => Deadline::after(self.clock.now(), self.ttl),
+            None => Deadline::NEVER,
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        Stats {
+            ram_hits: counters.ram_hits.total(),
+            ram_misses: counters.ram_misses.total(),
+            coalesced_waits: counters.coalesced.total(),
+            fetches: counters.fetches.total(),
+            fetch_errors: counters.fetch_errors.total(),
+            fetched_bytes: counters.fetched_bytes.total(),
+            expired: counters.expired.total(),
+            ram_bytes: self.ram.bytes(),
+            ram_capacity: self.ram.capacity(),
+            ram_entries: self.ram.entries(),
+            ram_evictions: self.ram.evictions(),
+            ..Stats::default()
+        }
+    }
 }

@@ -1,0 +1,153 @@
+//! Owns the in-flight table: one fetch per key, however many readers wait, and one answer for all of them.
+//!
+//! A fetch runs as a task of its own, so a reader that is cancelled (the one that started the fetch included) takes
+//! nobody else's answer with it. A failure goes once to everyone who waited; nobody retries in turn.
+
+use std::{
+    collections::hash_map,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::watch;
+
+use crate::{Error, Key};
+
+const SHARDS: usize = 16;
+
+type Answer = Option<Result<Bytes, Error>>;
+
+struct Flight {
+    answer: watch::Receiver<Answer>,
+    ticket: Arc<Ticket>,
+}
+
+/// What a running fetch learns from the outside.
+#[derive(Default)]
+pub(crate) struct Ticket {
+    superseded: AtomicBool,
+}
+
+impl Ticket {
+    /// Whether the key was removed or overwritten since the fetch began: its answer may go to those who asked before,
+    /// but must not be stored.
+    pub(crate) fn superseded(&self) -> bool {
+        self.superseded.load(Relaxed)
+    }
+}
+
+/// The fetches that are under way.
+#[derive(Default)]
+pub(crate) struct Flights {
+    shards: [Mutex<FxHashMap<Key, Flight>>; SHARDS],
+}
+
+/// How a reader got its place.
+pub(crate) enum Joined {
+    /// The record turned up while the reader took its place.
+    Ready(Bytes),
+    /// This reader started the fetch.
+    Leads(Waiter),
+    /// Another reader had started it.
+    Waits(Waiter),
+}
+
+/// A reader's claim on the answer of a fetch.
+pub(crate) struct Waiter(watch::Receiver<Answer>);
+
+impl Waiter {
+    /// The answer. A fetch that ended without one (its runtime shut down, or the origin panicked) is an error.
+    pub(crate) async fn answer(mut self) -> Result<Bytes, Error> {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(answer) => answer.clone().unwrap_or(Err(Error::Aborted)),
+            Err(_) => Err(Error::Aborted),
+        }
+    }
+}
+
+impl Flights {
+    /// Joins the fetch of `key`, or starts `fetch` on the current runtime. `recheck` runs under the table's lock:
+    /// because a fetch stores its result before it leaves the table, a reader that finds neither really is first.
+    pub(crate) fn join<F>(
+        self: &Arc<Self>,
+        key: Key,
+        recheck: impl FnOnce() -> Option<Bytes>,
+        fetch: impl FnOnce(Arc<Ticket>) -> F,
+    ) -> Joined
+    where
+        F: Future<Output = Result<Bytes, Error>> + Send + 'static,
+    {
+        let (send, receive) = watch::channel(None);
+        let ticket = Arc::new(Ticket::default());
+        {
+            let mut shard = self.shard(&key).lock();
+            match shard.entry(key) {
+                hash_map::Entry::Occupied(flight) if !flight.get().ticket.superseded() => {
+                    return Joined::Waits(Waiter(flight.get().answer.clone()));
+                }
+                // A superseded flight answers those who joined it before; a new reader must start afresh.
+                hash_map::Entry::Occupied(mut flight) => {
+                    flight.insert(Flight { answer: receive.clone(), ticket: ticket.clone() });
+                }
+                hash_map::Entry::Vacant(place) => {
+                    if let Some(found) = recheck() {
+                        return Joined::Ready(found);
+                    }
+                    place.insert(Flight { answer: receive.clone(), ticket: ticket.clone() });
+                }
+            }
+        }
+        let landing = Landing { flights: self.clone(), key, ticket: ticket.clone() };
+        let running = fetch(ticket);
+        tokio::spawn(async move {
+            let answer = running.await;
+            drop(landing);
+            // No receiver left: every reader was cancelled, and the record is stored all the same.
+            let _ = send.send(Some(answer));
+        });
+        Joined::Leads(Waiter(receive))
+    }
+
+    /// Makes a running fetch of `key` answer its readers without storing what it got.
+    pub(crate) fn supersede(&self, key: &Key) {
+        if let Some(flight) = self.shard(key).lock().get(key) {
+            flight.ticket.superseded.store(true, Relaxed);
+        }
+    }
+
+    /// [`Flights::supersede`] for every key of a group.
+    pub(crate) fn supersede_group(&self, group: u128) {
+        for shard in &self.shards {
+            for (_, flight) in shard.lock().iter().filter(|(key, _)| key.group == group) {
+                flight.ticket.superseded.store(true, Relaxed);
+            }
+        }
+    }
+
+    fn shard(&self, key: &Key) -> &Mutex<FxHashMap<Key, Flight>> {
+        &self.shards[(key.mix() >> 56) as usize % SHARDS]
+    }
+}
+
+/// Takes a fetch out of the table however it ends: done, panicked, or dropped with its runtime.
+struct Landing {
+    flights: Arc<Flights>,
+    key: Key,
+    ticket: Arc<Ticket>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut shard = self.flights.shard(&self.key).lock();
+        // A fetch that superseded this one has its own entry there.
+        if shard.get(&self.key).is_some_and(|flight| Arc::ptr_eq(&flight.ticket, &self.ticket)) {
+            shard.remove(&self.key);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Owns the cache's counters: striped so that counting a hit never bounces a cache line between cores.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+const STRIPES: usize = 16;
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Stripe(AtomicU64);
+
+/// A counter that many threads raise and few read.
+#[derive(Default)]
+pub(crate) struct Striped([Stripe; STRIPES]);
+
+impl Striped {
+    pub(crate) fn add(&self, n: u64) {
+        // `stripe()` is below STRIPES by construction; `get` keeps the hot path free of a panic branch.
+        if let Some(stripe) = self.0.get(stripe()) {
+            stripe.0.fetch_add(n, Relaxed);
+        }
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(|s| s.0.load(Relaxed)).sum()
+    }
+}
+
+/// This thread's stripe, handed out round robin at the thread's first count.
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Relaxed) % STRIPES);
+    MINE.try_with(|mine| *mine).unwrap_or(0)
+}
+
+/// Events of the cache, counted since it was opened.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) ram_hits: Striped,
+    pub(crate) ram_misses: Striped,
+    pub(crate) coalesced: Striped,
+    pub(crate) fetches: Striped,
+    pub(crate) fetch_errors: Striped,
+    pub(crate) fetched_bytes: Striped,
+    pub(crate) expired: Striped,
+}
+
+/// What a cache did since it was opened, and what it holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Reads answered from RAM.
+    pub ram_hits: u64,
+    /// Reads that RAM could not answer. A peek that misses and the get that follows it count once: only gets count.
+    pub ram_misses: u64,
+    /// Reads answered from NVMe, waiters of one read counted once.
+    pub nvme_hits: u64,
+    /// Readers that waited for a fetch which another reader had started.
+    pub coalesced_waits: u64,
+    /// Calls of [`crate::Origin::fetch`].
+    pub fetches: u64,
+    /// Calls of [`crate::Origin::fetch`] that failed.
+    pub fetch_errors: u64,
+    /// Bytes that the origin returned.
+    pub fetched_bytes: u64,
+    /// Records dropped because their TTL had passed, in either tier.
+    pub expired: u64,
+    /// Bytes that the RAM tier holds, the estimated overhead of each entry included.
+    pub ram_bytes: u64,
+    /// The bound of `ram_bytes`.
+    pub ram_capacity: u64,
+    /// Records in RAM.
+    pub ram_entries: u64,
+    /// Records that left RAM for want of room.
+    pub ram_evictions: u64,
+    /// Bytes of NVMe that hold indexed records, rounded up to whole slots.
+    pub nvme_bytes: u64,
+    /// Bytes of NVMe preallocated for records.
+    pub nvme_capacity: u64,
+    /// Records on NVMe.
+    pub nvme_entries: u64,
+    /// Records written to NVMe.
+    pub nvme_writes: u64,
+    /// Bytes written to NVMe.
+    pub nvme_written_bytes: u64,
+    /// Records not written to NVMe: the write queue was full, or the record is larger than the largest slot.
+    pub nvme_rejected: u64,
+    /// Records that left NVMe for want of room.
+    pub nvme_evictions: u64,
+    /// Slots whose magic, key, length or checksum was wrong; each was a miss.
+    pub nvme_bad_slots: u64,
+    /// NVMe reads and writes that failed or came short; each was a miss or a record not stored.
+    pub nvme_io_errors: u64,
+}
+
+impl Stats {
+    /// Publishes every figure through the `metrics` facade, under `holdfast_cache_*`.
+    pub(crate) fn publish(&self) {
+        for (name, total) in [
+            ("holdfast_cache_ram_hits_total", self.ram_hits),
+            ("holdfast_cache_ram_misses_total", self.ram_misses),
+            ("holdfast_cache_nvme_hits_total", self.nvme_hits),
+            ("holdfast_cache_coalesced_waits_total", self.coalesced_waits),
+            ("holdfast_cache_fetches_total", self.fetches),
+            ("holdfast_cache_fetch_errors_total", self.fetch_errors),
+            ("holdfast_cache_fetched_bytes_total", self.fetched_bytes),
+            ("holdfast_cache_expired_total", self.expired),
+            ("holdfast_cache_ram_evictions_total", self.ram_evictions),
+            ("holdfast_cache_nvme_writes_total", self.nvme_writes),
+            ("holdfast_cache_nvme_written_bytes_total", self.nvme_written_bytes),
+            ("holdfast_cache_nvme_rejected_total", self.nvme_rejected),
+            ("holdfast_cache_nvme_evictions_total", self.nvme_evictions),
+            ("holdfast_cache_nvme_bad_slots_total", self.nvme_bad_slots),
+            ("holdfast_cache_nvme_io_errors_total", self.nvme_io_errors),
+        ] {
+            metrics::counter!(name).absolute(total);
+        }
+        for (name, now) in [
+            ("holdfast_cache_ram_bytes", self.ram_bytes),
+            ("holdfast_cache_ram_capacity_bytes", self.ram_capacity),
+            ("holdfast_cache_ram_entries", self.ram_entries),
+            ("holdfast_cache_nvme_bytes", self.nvme_bytes),
+            ("holdfast_cache_nvme_capacity_bytes", self.nvme_capacity),
+            ("holdfast_cache_nvme_entries", self.nvme_entries),
+        ] {
+            metrics::gauge!(name).set(now as f64);
+        }
+    }
+}
