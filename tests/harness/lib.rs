@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods)] // the harness drives real processes: it needs wall time and threads
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // in a test, a failed set-up is a failed test
 
+pub mod fuse;
 pub mod ports;
 pub mod s3;
 pub mod serve;
+pub mod volatile;
