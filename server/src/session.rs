@@ -21,6 +21,8 @@ pub struct Login {
     pub multi_statements: bool,
     /// TLS cipher and version, for SHOW STATUS.
     pub tls: Option<(String, String)>,
+    /// This connection in the process list: KILL is noticed through it.
+    pub process: Option<Arc<crate::processlist::Process>>,
 }
 
 /// A prepared statement, as COM_STMT_PREPARE answers it.
