@@ -116,7 +116,7 @@ impl<'a> RowWriter<'a> {
             Value::Double(n) => self.double(*n, |format| double_text(*n, format.decimals)),
             Value::Decimal(n) => {
                 let format = self.next();
-                let text = n.to_plain_string();
+                let text = n.to_string();
                 self.number(format, &text);
             }
             Value::Date(date) => {
