@@ -1,0 +1,279 @@
+//! Owns what databases, tables and indexes exist: durable as MVCC rows, in memory as one immutable [`State`].
+//!
+//! A schema change is one engine transaction: exclusive metadata locks, the catalog rows, the table's guard (rule 11)
+//! and, for DROP, one `delete_range`. The new [`State`] replaces the old one when the commit has applied. `epoch` is odd
+//! while that happens: a statement that reads without locks notes the epoch before it takes its snapshot and starts
+//! over if the epoch moved, so that it never reads one schema's rows with another's definition.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use holdfast::{Concurrency, Db, Keyspace, LockMode, LockWait, ScanOptions, Txn, TxnOptions};
+use parking_lot::RwLock;
+
+pub use self::{
+    counter::Counters,
+    table::{Column, ColumnDefault, HIDDEN_ID, Index, IndexState, Table, metadata_key, storage_kind},
+};
+pub use self::format::{StoredIndex, StoredPart, StoredTable};
+pub use self::stored::stored_column;
+use self::format::{CatalogKey, StoredDatabase};
+use crate::{errmap, sql::collation::Collation, wire::result::SqlError};
+
+mod counter;
+mod format;
+mod stored;
+mod table;
+
+type Result<T> = std::result::Result<T, SqlError>;
+
+/// One database.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pub collation: Collation,
+    pub tables: BTreeMap<String, Arc<Table>>,
+}
+
+/// Everything that exists at one epoch.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub epoch: u64,
+    pub databases: BTreeMap<String, Database>,
+    next_table: u32,
+}
+
+impl State {
+    /// Finds a table: 1049, 1146.
+    pub fn table(&self, database: &str, name: &str) -> Result<&Arc<Table>> {
+        let db = self.databases.get(database).ok_or_else(|| errmap::unknown_database(database))?;
+        db.tables.get(name).ok_or_else(|| errmap::no_such_table(database, name))
+    }
+}
+
+/// The catalog of one server.
+pub struct Catalog {
+    db: Db,
+    /// Table rows and index entries of every table.
+    pub rows: Keyspace,
+    /// Names of metadata locks; holds no rows.
+    pub locks: Keyspace,
+    catalog: Keyspace,
+    state: RwLock<Arc<State>>,
+    epoch: AtomicU64,
+    /// Serialises commits of schema changes.
+    change: tokio::sync::Mutex<()>,
+}
+
+/// One edit of a schema change.
+pub enum Edit {
+    PutDatabase(String, Collation),
+    DropDatabase(String),
+    /// Creates the table, or replaces its definition.
+    PutTable(Box<Table>),
+    /// Removes the definition; the rows go only with a `DropRows`.
+    RemoveTable(Arc<Table>),
+    /// Deletes all keys in a range of `rows`.
+    DropRows(Vec<u8>, Vec<u8>),
+}
+
+impl Catalog {
+    /// Loads the catalog, creating the keyspaces at first start.
+    pub async fn open(db: Db) -> Result<Self> {
+        let keyspace = async |name: &str| db.keyspace(name).await.map_err(errmap::from_engine);
+        let (catalog, rows, locks) = (keyspace("sql.catalog").await?, keyspace("sql.rows").await?, keyspace("sql.locks").await?);
+        let state = load(&db, &catalog).await?;
+        let this = Self {
+            db,
+            rows,
+            locks,
+            catalog,
+            epoch: AtomicU64::new(state.epoch),
+            state: RwLock::new(Arc::new(state)),
+            change: tokio::sync::Mutex::new(()),
+        };
+        Ok(this)
+    }
+
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Moves with every schema change; odd while one is being put in force.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        self.state.read().clone()
+    }
+
+    /// Waits until no schema change is being put in force, and returns what is then in force.
+    pub async fn settled_state(&self) -> Arc<State> {
+        let state = self.state();
+        if state.epoch == self.epoch() {
+            return state;
+        }
+        let _quiet = self.change.lock().await;
+        self.state()
+    }
+
+    /// Starts a schema change: takes the exclusive metadata locks, waiting for transactions that use the tables.
+    pub async fn begin_change(&self, lock_keys: &[Bytes], wait: std::time::Duration) -> Result<Txn> {
+        let options =
+            TxnOptions { concurrency: Concurrency::Pessimistic, lock_wait_timeout: wait, ..TxnOptions::default() };
+        let mut txn = self.db.begin(options).map_err(errmap::from_engine)?;
+        let mut keys: Vec<&Bytes> = lock_keys.iter().collect();
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            txn.lock(&self.locks, key, LockMode::Exclusive, LockWait::Timeout).await.map_err(errmap::from_engine)?;
+        }
+        Ok(txn)
+    }
+
+    /// Commits a schema change. `plan` sees the newest state and says what to edit; its table ids are placeholders (0)
+    /// for new tables and are filled here. Returns the new state.
+    pub async fn commit_change(
+        &self,
+        mut txn: Txn,
+        plan: impl FnOnce(&State) -> Result<Vec<Edit>>,
+    ) -> Result<Arc<State>> {
+        let _one = self.change.lock().await;
+        let before = self.state();
+        let edits = plan(&before)?;
+        let mut next = State::clone(&before);
+        for edit in edits {
+            self.apply_edit(&mut txn, &mut next, edit).await?;
+        }
+        if next.next_table != before.next_table {
+            self.put(&mut txn, &CatalogKey::NextId, Some(encode(&next.next_table)?)).await?;
+        }
+        next.epoch = before.epoch + 2;
+        self.epoch.store(before.epoch + 1, Ordering::Release);
+        let committed = txn.commit().await.map_err(errmap::from_engine);
+        let next = Arc::new(next);
+        if committed.is_ok() {
+            *self.state.write() = next.clone();
+            self.epoch.store(next.epoch, Ordering::Release);
+        } else {
+            self.epoch.store(before.epoch, Ordering::Release);
+        }
+        committed.map(|()| next)
+    }
+
+    async fn apply_edit(&self, txn: &mut Txn, next: &mut State, edit: Edit) -> Result<()> {
+        match edit {
+            Edit::PutDatabase(name, collation) => {
+                let row = encode(&StoredDatabase { collation: collation.id() })?;
+                self.put(txn, &CatalogKey::Database(name.clone()), Some(row)).await?;
+                let tables = next.databases.remove(&name).map(|d| d.tables).unwrap_or_default();
+                next.databases.insert(name, Database { collation, tables });
+            }
+            Edit::DropDatabase(name) => {
+                self.put(txn, &CatalogKey::Database(name.clone()), None).await?;
+                next.databases.remove(&name);
+            }
+            Edit::PutTable(mut table) => {
+                if table.id == 0 {
+                    table.id = next.next_table;
+                    next.next_table += 1;
+                }
+                let row = encode(&stored::store(&table).map_err(damaged)?)?;
+                self.put(txn, &table_key(&table), Some(row)).await?;
+                txn.set_guard(u64::from(table.id), table.version);
+                if let Some(db) = next.databases.get_mut(&table.database) {
+                    db.tables.insert(table.name.clone(), Arc::new(*table));
+                }
+            }
+            Edit::RemoveTable(table) => {
+                self.put(txn, &table_key(&table), None).await?;
+                txn.set_guard(u64::from(table.id), table.version + 1);
+                if let Some(db) = next.databases.get_mut(&table.database) {
+                    db.tables.remove(&table.name);
+                }
+            }
+            Edit::DropRows(start, end) => {
+                txn.delete_range(&self.rows, start, end).map_err(errmap::from_engine)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&self, txn: &mut Txn, key: &CatalogKey, row: Option<Vec<u8>>) -> Result<()> {
+        let key = key.encode();
+        let keyspace = &self.catalog;
+        txn.lock(keyspace, &key, LockMode::Exclusive, LockWait::Timeout).await.map_err(errmap::from_engine)?;
+        match row {
+            Some(row) => txn.put(keyspace, key, row),
+            None => txn.delete(keyspace, key),
+        }
+        .map_err(errmap::from_engine)
+    }
+
+    /// A changed copy of a table: same id and counters, next version. `change` edits the stored form.
+    pub fn altered(&self, table: &Table, change: impl FnOnce(&mut Altered)) -> Result<Table> {
+        let mut altered = Altered {
+            database: table.database.clone(),
+            name: table.name.clone(),
+            table: stored::store(table).map_err(damaged)?,
+        };
+        altered.table.version += 1;
+        change(&mut altered);
+        stored::build(&altered.database, &altered.name, &altered.table, table.counters.clone()).map_err(damaged)
+    }
+}
+
+/// A new table: its id is given when the change commits.
+pub fn new_table(database: &str, name: &str, definition: &StoredTable) -> Result<Table> {
+    stored::build(database, name, definition, Arc::default()).map_err(damaged)
+}
+
+/// The parts of a definition that [`Catalog::altered`] may change.
+pub struct Altered {
+    pub database: String,
+    pub name: String,
+    pub table: StoredTable,
+}
+
+fn table_key(table: &Table) -> CatalogKey {
+    CatalogKey::Table { database: table.database.clone(), name: table.name.clone() }
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
+    format::encode(value).map_err(damaged)
+}
+
+fn damaged(why: String) -> SqlError {
+    errmap::error(1033, format!("Incorrect information in the catalog: {why}"))
+}
+
+async fn load(db: &Db, catalog: &Keyspace) -> Result<State> {
+    let options = ScanOptions { start: Bound::Unbounded, end: Bound::Unbounded, reverse: false, limit_hint: 0 };
+    let mut scan = db.scan(catalog, options).map_err(errmap::from_engine)?;
+    let mut state = State { epoch: 0, databases: BTreeMap::new(), next_table: 1 };
+    while let Some(row) = scan.next().await.map_err(errmap::from_engine)? {
+        let named = |why: String| damaged(format!("{why} (key {:?})", String::from_utf8_lossy(&row.key)));
+        match CatalogKey::decode(&row.key).ok_or_else(|| named("unknown key".to_owned()))? {
+            CatalogKey::Database(name) => {
+                let stored: StoredDatabase = format::decode(&row.value).map_err(named)?;
+                let collation = Collation::from_id(stored.collation).ok_or_else(|| named("unknown collation".into()))?;
+                state.databases.insert(name, Database { collation, tables: BTreeMap::new() });
+            }
+            CatalogKey::Table { database, name } => {
+                let stored: StoredTable = format::decode(&row.value).map_err(named)?;
+                let table = stored::build(&database, &name, &stored, Arc::default()).map_err(named)?;
+                let db = state.databases.get_mut(&database).ok_or_else(|| named("table without database".into()))?;
+                db.tables.insert(name, Arc::new(table));
+            }
+            CatalogKey::NextId => state.next_table = format::decode(&row.value).map_err(named)?,
+        }
+    }
+    Ok(state)
+}
