@@ -217,9 +217,18 @@ pub fn is_public(index: &Index) -> bool {
     index.state == IndexState::Public
 }
 
+/// A key value as error 1062 prints it.
 fn shown(value: &Value, part: &KeyPart) -> String {
-    let text = crate::sql::convert::to_text(value);
-    let text = String::from_utf8_lossy(&text);
+    let text = match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Int(n) => n.to_string(),
+        Value::UInt(n) => n.to_string(),
+        Value::Float(n) => n.to_string(),
+        Value::Double(n) => n.to_string(),
+        Value::Decimal(n) => n.to_string(),
+        Value::Str(b) | Value::Bin(b) | Value::Json(b) => String::from_utf8_lossy(b).into_owned(),
+        other => format!("{other:?}"),
+    };
     text.chars().take(part.prefix.map_or(64, |n| n as usize)).collect()
 }
 

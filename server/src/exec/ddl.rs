@@ -1,0 +1,3 @@
+//! Schema changes.
+
+pub mod create;
