@@ -18,13 +18,13 @@ use bytes::Bytes;
 use holdfast::{Concurrency, Db, Keyspace, LockMode, LockWait, ScanOptions, Txn, TxnOptions};
 use parking_lot::RwLock;
 
+use self::format::{CatalogKey, StoredDatabase};
+pub use self::format::{StoredIndex, StoredPart, StoredTable};
+pub use self::stored::stored_column;
 pub use self::{
     counter::Counters,
     table::{Column, ColumnDefault, HIDDEN_ID, Index, IndexState, Table, metadata_key, storage_kind},
 };
-pub use self::format::{StoredIndex, StoredPart, StoredTable};
-pub use self::stored::stored_column;
-use self::format::{CatalogKey, StoredDatabase};
 use crate::{errmap, sql::collation::Collation, wire::result::SqlError};
 
 mod counter;
@@ -87,7 +87,8 @@ impl Catalog {
     /// Loads the catalog, creating the keyspaces at first start.
     pub async fn open(db: Db) -> Result<Self> {
         let keyspace = async |name: &str| db.keyspace(name).await.map_err(errmap::from_engine);
-        let (catalog, rows, locks) = (keyspace("sql.catalog").await?, keyspace("sql.rows").await?, keyspace("sql.locks").await?);
+        let (catalog, rows, locks) =
+            (keyspace("sql.catalog").await?, keyspace("sql.rows").await?, keyspace("sql.locks").await?);
         let state = load(&db, &catalog).await?;
         let this = Self {
             db,
@@ -263,7 +264,8 @@ async fn load(db: &Db, catalog: &Keyspace) -> Result<State> {
         match CatalogKey::decode(&row.key).ok_or_else(|| named("unknown key".to_owned()))? {
             CatalogKey::Database(name) => {
                 let stored: StoredDatabase = format::decode(&row.value).map_err(named)?;
-                let collation = Collation::from_id(stored.collation).ok_or_else(|| named("unknown collation".into()))?;
+                let collation =
+                    Collation::from_id(stored.collation).ok_or_else(|| named("unknown collation".into()))?;
                 state.databases.insert(name, Database { collation, tables: BTreeMap::new() });
             }
             CatalogKey::Table { database, name } => {

@@ -13,14 +13,16 @@ pub fn from_engine(e: Error) -> SqlError {
             error(1213, format!("Conflict with a concurrent change ({why}); try restarting transaction"))
         }
         Error::LockTimeout => error(1205, "Lock wait timeout exceeded; try restarting transaction"),
-        Error::WouldBlock => error(
-            3572,
-            "Statement aborted because lock(s) could not be acquired immediately and NOWAIT is set.",
-        ),
+        Error::WouldBlock => {
+            error(3572, "Statement aborted because lock(s) could not be acquired immediately and NOWAIT is set.")
+        }
         Error::Retry(why) => error(1105, format!("The server can't do this now, try again later: {why}")),
         Error::NotLeader { leader } => {
             let who = leader.map_or_else(|| "unknown".to_owned(), |id| format!("node {id}"));
-            error(1290, format!("The server is running as a follower (leader: {who}) so it cannot execute this statement"))
+            error(
+                1290,
+                format!("The server is running as a follower (leader: {who}) so it cannot execute this statement"),
+            )
         }
         Error::TooLarge { what, limit } if what.contains("lock") => {
             error(1206, format!("The total number of locks exceeds the lock table size ({what}: {limit})"))
@@ -33,10 +35,9 @@ pub fn from_engine(e: Error) -> SqlError {
         }
         Error::Corrupt(what) => error(1034, format!("Corrupt data refused: {what}")),
         Error::Store(why) => error(1030, format!("Got error from the object store: {why}")),
-        Error::Unknown(why) => SqlError {
-            fatal: true,
-            ..error(1180, format!("Got error during COMMIT, its outcome is unknown: {why}"))
-        },
+        Error::Unknown(why) => {
+            SqlError { fatal: true, ..error(1180, format!("Got error during COMMIT, its outcome is unknown: {why}")) }
+        }
         Error::Closed(why) => SqlError { fatal: true, ..error(1053, format!("Server shutdown in progress: {why}")) },
         Error::Invalid(why) => error(1105, format!("Invalid request to the storage engine: {why}")),
         other => error(1105, other.to_string()),

@@ -25,7 +25,8 @@ use crate::sql::{
 };
 
 pub use self::pack::{
-    get_decimal, pack_date, pack_datetime, put_decimal, timestamp_datetime, timestamp_micros, unpack_date, unpack_datetime,
+    get_decimal, pack_date, pack_datetime, put_decimal, timestamp_datetime, timestamp_micros, unpack_date,
+    unpack_datetime,
 };
 
 mod pack;
@@ -39,17 +40,25 @@ const HEADER: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `width` is 1, 2, 4 or 8 bytes (MEDIUMINT takes 4).
-    Int { width: u8, unsigned: bool },
+    Int {
+        width: u8,
+        unsigned: bool,
+    },
     Float,
     Double,
-    Decimal { precision: u8, scale: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Date,
     Time,
     DateTime,
     /// Microseconds in UTC; shown in the session's time zone.
     Timestamp,
     /// Text compared by a collation.
-    Text { collation: Collation },
+    Text {
+        collation: Collation,
+    },
     Binary,
     Json,
 }
@@ -184,7 +193,11 @@ impl Layout {
     pub fn read<'a>(&'a self, bytes: &'a Bytes) -> Result<RowRef<'a>> {
         let head: &[u8; HEADER] = bytes.first_chunk().ok_or(FormatError::Damaged("shorter than its header"))?;
         if head[0] != VERSION {
-            return Err(if head[0] > VERSION { FormatError::Newer(head[0]) } else { FormatError::Damaged("version 0") });
+            return Err(if head[0] > VERSION {
+                FormatError::Newer(head[0])
+            } else {
+                FormatError::Damaged("version 0")
+            });
         }
         let n = u16::from_le_bytes([head[2], head[3]]) as usize;
         if n > self.slots.len() {

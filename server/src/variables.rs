@@ -7,11 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::{
-    errmap::error,
-    sql::value::Value,
-    wire::result::SqlError,
-};
+use crate::{errmap::error, sql::value::Value, wire::result::SqlError};
 
 pub use self::table::VARIABLES;
 
@@ -21,7 +17,10 @@ mod table;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     Bool,
-    Int { min: i64, max: i64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
     Enum(&'static [&'static str]),
     /// A comma-separated set of `Enum`-like names.
     Set(&'static [&'static str]),

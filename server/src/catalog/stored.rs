@@ -169,8 +169,8 @@ pub fn stored_column(c: &Column) -> Result<StoredColumn, String> {
 fn type_kind(number: u8) -> Result<TypeKind, String> {
     use TypeKind::*;
     const KINDS: [TypeKind; 21] = [
-        Null, Tiny, Small, Medium, Int, Big, Decimal, Float, Double, Date, Time, DateTime, Timestamp, Year, Char, VarChar,
-        TinyText, Text, MediumText, LongText, Json,
+        Null, Tiny, Small, Medium, Int, Big, Decimal, Float, Double, Date, Time, DateTime, Timestamp, Year, Char,
+        VarChar, TinyText, Text, MediumText, LongText, Json,
     ];
     let kind = KINDS.get(number as usize).copied().filter(|k| *k as u8 == number);
     kind.ok_or_else(|| format!("unknown type number {number}"))

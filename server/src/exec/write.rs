@@ -55,7 +55,10 @@ impl Target<'_> {
     /// Decodes every column of a stored row.
     pub fn decode(&self, row: &Bytes) -> Result<Vec<Value>> {
         let row = self.table.layout.read(row).map_err(|e| self.bad(&e))?;
-        (0..self.table.columns.len()).map(|c| row.get(c, self.zone)).collect::<std::result::Result<_, _>>().map_err(|e| self.bad(&e))
+        (0..self.table.columns.len())
+            .map(|c| row.get(c, self.zone))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|e| self.bad(&e))
     }
 
     /// The primary key entry of these values; `row_id` for tables without a primary key.
@@ -87,7 +90,12 @@ impl Target<'_> {
     }
 
     /// Inserts a row whose values have the column types. Nothing is written if a unique key is violated.
-    pub async fn insert(&self, txn: &mut Txn, values: &[Value], row_id: u64) -> Result<std::result::Result<(), Duplicate>> {
+    pub async fn insert(
+        &self,
+        txn: &mut Txn,
+        values: &[Value],
+        row_id: u64,
+    ) -> Result<std::result::Result<(), Duplicate>> {
         let primary = self.primary_key(values, row_id)?;
         if txn.get_for_update(self.rows, &primary).await.map_err(errmap::from_engine)?.is_some() {
             return Ok(Err(self.duplicate(&self.table.primary, values, primary.into())));
@@ -109,7 +117,12 @@ impl Target<'_> {
     }
 
     /// Replaces the values of a stored row that is locked and was read currently.
-    pub async fn update(&self, txn: &mut Txn, old: &StoredRow, values: &[Value]) -> Result<std::result::Result<(), Duplicate>> {
+    pub async fn update(
+        &self,
+        txn: &mut Txn,
+        old: &StoredRow,
+        values: &[Value],
+    ) -> Result<std::result::Result<(), Duplicate>> {
         let moved = self.table.has_primary() && self.differs(&self.table.primary.parts, &old.values, values);
         let primary = if moved { Bytes::from(self.primary_key(values, 0)?) } else { old.key.clone() };
         let moved = primary != old.key;
@@ -126,7 +139,9 @@ impl Target<'_> {
             if key == old_key && value == old_value {
                 continue;
             }
-            if key != old_key && let Some(found) = self.claim(txn, index, &key, values).await? {
+            if key != old_key
+                && let Some(found) = self.claim(txn, index, &key, values).await?
+            {
                 return Ok(Err(found));
             }
             self.lock(txn, &old_key).await?;
@@ -157,7 +172,12 @@ impl Target<'_> {
     }
 
     /// Writes the entry of an index that is being built, unless another row has the key.
-    pub async fn backfill(&self, txn: &mut Txn, index: &Index, row: &StoredRow) -> Result<std::result::Result<(), Duplicate>> {
+    pub async fn backfill(
+        &self,
+        txn: &mut Txn,
+        index: &Index,
+        row: &StoredRow,
+    ) -> Result<std::result::Result<(), Duplicate>> {
         let (key, value) = self.entry(index, &row.values, &row.key)?;
         if is_unique_for(index, &row.values) {
             let standing = txn.get_for_update(self.rows, &key).await.map_err(errmap::from_engine)?;
@@ -235,7 +255,9 @@ fn shown(value: &Value, part: &KeyPart) -> String {
 /// 1071: keys are bounded as InnoDB's.
 fn check_length(key: &[u8]) -> Result<()> {
     match key.len() > key::ID_LEN + key::MAX_KEY {
-        true => Err(errmap::error(1071, format!("Specified key was too long; max key length is {} bytes", key::MAX_KEY))),
+        true => {
+            Err(errmap::error(1071, format!("Specified key was too long; max key length is {} bytes", key::MAX_KEY)))
+        }
         false => Ok(()),
     }
 }

@@ -6,13 +6,7 @@ use Access::{Fixed, GlobalOnly, ReadOnly, ReadWrite};
 use Kind::{Bool, Charset, Collation, Enum, Int, Set, Text, TimeZone};
 use Scope::{Both, Global, Session};
 
-const fn var(
-    name: &'static str,
-    scope: Scope,
-    access: Access,
-    kind: Kind,
-    default: &'static str,
-) -> Variable {
+const fn var(name: &'static str, scope: Scope, access: Access, kind: Kind, default: &'static str) -> Variable {
     Variable { name, scope, access, kind, default }
 }
 

@@ -49,7 +49,8 @@ pub fn definition(create: &CreateTable, database: Collation, now: i64, eval: Eva
         if columns.iter().any(|c| c.name.eq_ignore_ascii_case(&def.name)) {
             return Err(error(1060, format!("Duplicate column name '{}'", def.name)));
         }
-        let in_primary = primary.is_some_and(|p| p.parts.iter().any(|part| part.column.eq_ignore_ascii_case(&def.name)));
+        let in_primary =
+            primary.is_some_and(|p| p.parts.iter().any(|part| part.column.eq_ignore_ascii_case(&def.name)));
         columns.push(column(def, in_primary, options.collation, eval)?);
     }
     let primary_parts = match primary {
@@ -70,7 +71,11 @@ pub fn definition(create: &CreateTable, database: Collation, now: i64, eval: Eva
     Ok(StoredTable {
         id: 0,
         version: 1,
-        columns: columns.iter().map(stored_column).collect::<std::result::Result<_, _>>().map_err(|e| error(1067, e))?,
+        columns: columns
+            .iter()
+            .map(stored_column)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|e| error(1067, e))?,
         primary: primary_parts,
         indexes,
         next_index,
@@ -177,7 +182,10 @@ pub fn column(def: &ColumnDef, in_primary: bool, table: Collation, eval: EvalDef
     }
     check_type(&def.name, &ty)?;
     if in_primary && def.not_null == Some(false) {
-        return Err(error(1171, "All parts of a PRIMARY KEY must be NOT NULL; if you need NULL in a key, use UNIQUE instead"));
+        return Err(error(
+            1171,
+            "All parts of a PRIMARY KEY must be NOT NULL; if you need NULL in a key, use UNIQUE instead",
+        ));
     }
     let nullable = !in_primary && !def.auto_increment && def.not_null != Some(true);
     if def.auto_increment && !(ty.is_integer() && ty.kind != TypeKind::Year) {
@@ -210,7 +218,10 @@ fn check_type(name: &str, ty: &DataType) -> Result<()> {
         }
         TypeKind::VarChar if bytes > 65_535 => {
             let max = 65_535 / ty.collation.max_bytes_per_char();
-            Err(error(1074, format!("Column length too big for column '{name}' (max = {max}); use BLOB or TEXT instead")))
+            Err(error(
+                1074,
+                format!("Column length too big for column '{name}' (max = {max}); use BLOB or TEXT instead"),
+            ))
         }
         _ => Ok(()),
     }
@@ -225,7 +236,10 @@ fn default(def: &ColumnDef, ty: &DataType, nullable: bool, eval: EvalDefault<'_>
         return if nullable { Ok(ColumnDefault::Value(Value::Null)) } else { Err(invalid()) };
     }
     if ty.is_blob() || ty.kind == TypeKind::Json {
-        return Err(error(1101, format!("BLOB, TEXT, GEOMETRY or JSON column '{}' can't have a default value", def.name)));
+        return Err(error(
+            1101,
+            format!("BLOB, TEXT, GEOMETRY or JSON column '{}' can't have a default value", def.name),
+        ));
     }
     if def.auto_increment {
         return Err(invalid());
@@ -264,21 +278,35 @@ pub fn parts(def: &IndexDef, columns: &[Column]) -> Result<Vec<StoredPart>> {
         }
         let ty = &columns[at].ty;
         if ty.kind == TypeKind::Json {
-            return Err(error(3152, format!("JSON column '{}' supports indexing only via generated columns on a specified JSON path.", part.column)));
+            return Err(error(
+                3152,
+                format!(
+                    "JSON column '{}' supports indexing only via generated columns on a specified JSON path.",
+                    part.column
+                ),
+            ));
         }
         if ty.is_blob() && part.prefix.is_none() {
-            return Err(error(1170, format!("BLOB/TEXT column '{}' used in key specification without a key length", part.column)));
+            return Err(error(
+                1170,
+                format!("BLOB/TEXT column '{}' used in key specification without a key length", part.column),
+            ));
         }
         let prefix = match part.prefix {
             Some(0) => return Err(error(1391, format!("Key part '{}' length cannot be 0", part.column))),
             Some(_) if !ty.is_string() => {
-                return Err(error(1089, "Incorrect prefix key; the used key part isn't a string, the used length is longer than the key part, or the storage engine doesn't support unique prefix keys"));
+                return Err(error(
+                    1089,
+                    "Incorrect prefix key; the used key part isn't a string, the used length is longer than the key part, or the storage engine doesn't support unique prefix keys",
+                ));
             }
             Some(n) if !ty.is_blob() && n >= ty.length => None,
             other => other,
         };
         let chars = prefix.unwrap_or(ty.length);
-        if ty.is_string() && u64::from(chars) * u64::from(ty.collation.max_bytes_per_char()) > crate::key::MAX_KEY as u64 {
+        if ty.is_string()
+            && u64::from(chars) * u64::from(ty.collation.max_bytes_per_char()) > crate::key::MAX_KEY as u64
+        {
             return Err(error(1071, "Specified key was too long; max key length is 3072 bytes"));
         }
         out.push(StoredPart { column: at as u16, prefix });
@@ -334,7 +362,10 @@ pub fn check_auto_increment(columns: &[Column], primary: &[StoredPart], indexes:
     let Some((at, _)) = auto.next() else { return Ok(()) };
     let keyed = |parts: &[StoredPart]| parts.first().is_some_and(|p| p.column as usize == at);
     if auto.next().is_some() || !(keyed(primary) || indexes.iter().any(|i| keyed(&i.parts))) {
-        return Err(error(1075, "Incorrect table definition; there can be only one auto column and it must be defined as a key"));
+        return Err(error(
+            1075,
+            "Incorrect table definition; there can be only one auto column and it must be defined as a key",
+        ));
     }
     Ok(())
 }
