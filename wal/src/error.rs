@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use crate::NodeId;
+
 /// An error of the log. Cheap to clone: one failure answers every waiting caller.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -109,12 +111,41 @@ pub enum Error {
         /// What the system answered.
         error: Arc<io::Error>,
     },
+    /// This node does not lead. Nothing was proposed: take it to `leader`, if that is known.
+    #[error("not the leader (leader: {leader:?})")]
+    NotLeader {
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// Too much is proposed and not yet applied. Nothing was proposed; retry later.
+    #[error("{what} in flight are at their limit of {limit}")]
+    Busy {
+        /// What is counted.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+    /// The proposal was accepted, then leadership or the node was lost: it may or may not be in force (rule 12). Never
+    /// retry it.
+    #[error("outcome unknown: {cause}")]
+    Unknown {
+        /// What happened.
+        cause: Arc<str>,
+    },
+    /// A change of membership or leadership was refused; nothing changed.
+    #[error("membership: {0}")]
+    Membership(String),
     /// The log was closed by its owner.
     #[error("the log is closed")]
     Closed,
 }
 
 impl Error {
+    /// Whether the call had no effect and may be made again later, unchanged.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Busy { .. })
+    }
+
     /// Wraps an I/O error with what was tried.
     pub fn io(what: impl Into<String>, error: io::Error) -> Self {
         Self::Io { what: what.into(), error: Arc::new(error) }

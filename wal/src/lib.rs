@@ -8,10 +8,18 @@ use bytes::Bytes;
 
 pub mod disk;
 mod error;
+mod host;
 mod log;
+mod raft;
+pub mod transport;
+mod wal;
 
 pub use error::Error;
 pub use log::{Log, LogEntry, LogOptions, LogState};
+pub use wal::{Leadership, Limits, Timing, Wal, WalOptions, WalStatus};
+
+/// Shorthand for this crate's results.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A boxed future, as the seams of this crate return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,12 @@
+//! openraft over our log and machine. The only place that names openraft: nothing of it leaves this module.
+
+mod codec;
+mod machine;
+mod membership;
+mod message;
+mod node;
+mod peer;
+mod store;
+mod types;
+
+pub(crate) use node::{Node, Pending, Start};

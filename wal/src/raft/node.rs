@@ -1,0 +1,430 @@
+//! One running Raft node: how it starts, what it watches, how it stops.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+};
+
+use bytes::Bytes;
+use openraft::{
+    BasicNode, Config, Raft, ReadPolicy, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver as _,
+    errors::{ClientWriteError, RaftError},
+    raft::ClientWriteResult,
+    storage::RaftLogStorage,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
+
+use super::{
+    machine::StateMachine,
+    peer::{Answerer, Network},
+    store::Store,
+    types::{Data, Reply, TypeConfig, from_raft, vote},
+};
+use crate::{
+    Error, Leadership, Log, LogId, LogState, Machine, NodeId, Result, WalOptions,
+    disk::Disk,
+    transport::{Peer, Transport},
+};
+
+/// The first failure of a node; every part reports here, every later call answers with it.
+pub(crate) struct Health(watch::Sender<Option<Error>>);
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    /// Keeps the first failure only.
+    pub(crate) fn fail(&self, error: &Error) {
+        let error = match error {
+            Error::Closed | Error::Failed { .. } => error.clone(),
+            other => Error::Failed { cause: other.to_string().into() },
+        };
+        self.0.send_if_modified(|slot| {
+            let first = slot.is_none();
+            if first {
+                if !matches!(error, Error::Closed) {
+                    tracing::error!("the log stops: {error}");
+                }
+                *slot = Some(error);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        match &*self.0.borrow() {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Error>> {
+        self.0.subscribe()
+    }
+}
+
+/// How far the machine is.
+pub(crate) struct Progress {
+    applied: AtomicU64,
+    blank_term: watch::Sender<u64>,
+    purge: watch::Sender<u64>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self { applied: AtomicU64::new(0), blank_term: watch::Sender::new(0), purge: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn applied(&self, index: u64) {
+        self.applied.store(index, Ordering::Release);
+    }
+
+    pub(crate) fn blank_applied(&self, term: u64) {
+        self.blank_term.send_replace(term);
+    }
+
+    pub(crate) fn purge_asked(&self) -> u64 {
+        *self.purge.borrow()
+    }
+
+    /// Asks to forget the log up to `index`. Only forward.
+    pub(crate) fn ask_purge(&self, index: u64) {
+        self.purge.send_if_modified(|asked| {
+            let more = index > *asked;
+            *asked = index.max(*asked);
+            more
+        });
+    }
+
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+}
+
+/// What a node is started from.
+pub(crate) struct Start {
+    pub(crate) options: WalOptions,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) machine: Box<dyn Machine>,
+}
+
+/// A running node. All of its tasks run on the runtime that called [`Node::start`].
+pub(crate) struct Node {
+    id: NodeId,
+    raft: Raft<TypeConfig, StateMachine>,
+    log: Log,
+    health: Arc<Health>,
+    progress: Arc<Progress>,
+    leadership: watch::Receiver<Leadership>,
+    transport: Arc<dyn Transport>,
+    runtime: Handle,
+}
+
+/// The answer to a proposal, still to come.
+pub(crate) struct Pending(oneshot::Receiver<ClientWriteResult<TypeConfig>>);
+
+impl Node {
+    /// Recovers the log, starts Raft on it and, where this node alone is the quorum, makes it lead at once.
+    pub(crate) async fn start(start: Start) -> Result<Self> {
+        let Start { options, disk, transport, machine } = start;
+        let health = Arc::new(Health::new());
+        let progress = Arc::new(Progress::new());
+        let (log, state) = Log::open(disk, options.log.clone())?;
+        let restored = machine.restored();
+        check_machine(restored.applied, &state)?;
+        let mut store = Store::new(log.clone(), health.clone());
+        raise_vote(&mut store, options.node, restored.applied).await?;
+        let machine = StateMachine::new(machine, health.clone(), progress.clone())?;
+        let network = Network { cluster: options.log.cluster, node: options.node, transport: transport.clone() };
+        let config = Arc::new(config(&options)?);
+        let raft = Raft::new(options.node, config, network, store, machine).await.map_err(|fatal| {
+            health.check().err().unwrap_or_else(|| Error::Failed { cause: fatal.to_string().into() })
+        })?;
+        let handler = Answerer { cluster: options.log.cluster, node: options.node, raft: raft.clone() };
+        transport.serve(Arc::new(handler));
+        let (leadership_tx, leadership) = watch::channel(Leadership::default());
+        tokio::spawn(watch_leadership(options.node, raft.clone(), health.clone(), progress.clone(), leadership_tx));
+        tokio::spawn(purge(raft.clone(), progress.clone()));
+        let runtime = Handle::current();
+        let node = Self { id: options.node, raft, log, health, progress, leadership, transport, runtime };
+        node.join(options.bootstrap).await?;
+        Ok(node)
+    }
+
+    /// Starts the cluster if it never was, or leads it if no other voter is needed.
+    async fn join(&self, bootstrap: Option<Vec<Peer>>) -> Result<()> {
+        let stopped = |e: String| self.health.check().err().unwrap_or(Error::Failed { cause: e.into() });
+        if !self.raft.is_initialized().await.map_err(|e| stopped(e.to_string()))? {
+            let Some(members) = bootstrap else { return Ok(()) };
+            let members: BTreeMap<_, _> = members.into_iter().map(|p| (p.id, BasicNode { addr: p.addr })).collect();
+            return self.raft.initialize(members).await.map_err(|e| match e {
+                RaftError::APIError(e) => Error::Options(format!("bootstrap: {e}")),
+                RaftError::Fatal(e) => stopped(e.to_string()),
+            });
+        }
+        let id = self.id;
+        let alone = self
+            .raft
+            .with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]))
+            .await
+            .map_err(|e| stopped(e.to_string()))?;
+        if alone {
+            self.raft.trigger().elect(false).await.map_err(|e| stopped(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a proposal in line. The line is taken before this returns; `held` is released with the answer.
+    pub(crate) fn propose(&self, payload: Bytes, held: Box<dyn Send>) -> Pending {
+        let (reply, rx) = Reply::new(Some(held));
+        let raft = self.raft.clone();
+        let mut send = Box::pin(async move { raft.client_write_ff(Data(payload), Some(reply)).await });
+        // The channel to Raft is wider than the bound on proposals, so that one poll sends. Unconstrained, because a task
+        // that has used up its budget would otherwise see a full channel here.
+        let mut send_now = tokio::task::unconstrained(send.as_mut());
+        if Pin::new(&mut send_now).poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            // Raft has stopped and is being joined; openraft wants that join finished. The reply is dropped by it.
+            self.runtime.spawn(send);
+        }
+        Pending(rx)
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.progress.applied_index()
+    }
+
+    /// What Raft knows to be committed.
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        self.raft.data_metrics().borrow_watched().local_committed.as_ref().map(from_raft)
+    }
+
+    /// All members, with whether each votes.
+    pub(crate) fn members(&self) -> Vec<(Peer, bool)> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<_> = membership.voter_ids().collect();
+        membership.nodes().map(|(id, node)| (super::types::to_peer(*id, node), voters.contains(id))).collect()
+    }
+
+    /// Runs `call` on the node's own runtime, so that the caller's needs no timers.
+    async fn on_runtime<T: Send + 'static>(&self, call: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        self.health.check()?;
+        match self.runtime.spawn(call).await {
+            Ok(result) => result.map_err(|e| self.health.check().err().unwrap_or(e)),
+            Err(_) => Err(self.health.check().err().unwrap_or(Error::Closed)),
+        }
+    }
+
+    /// Waits until everything that was committed anywhere when this was called is applied here; the leader's own term is
+    /// confirmed by a quorum first (ReadIndex, no lease).
+    pub(crate) async fn read_index(&self) -> Result<LogId> {
+        let raft = self.raft.clone();
+        self.on_runtime(async move {
+            let read = raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| match e {
+                RaftError::APIError(e) => match e {
+                    openraft::errors::LinearizableReadError::ForwardToLeader(f) => {
+                        Error::NotLeader { leader: f.leader_id }
+                    }
+                    other => Error::Membership(other.to_string()),
+                },
+                RaftError::Fatal(e) => Error::Failed { cause: e.to_string().into() },
+            })?;
+            let ready = read.await_ready(&raft).await.map_err(|e| Error::Failed { cause: e.to_string().into() })?;
+            Ok(from_raft(&ready.read_log_id().log_id()))
+        })
+        .await
+    }
+
+    /// Adds a member that does not vote; returns once the entry is applied.
+    pub(crate) async fn add_learner(&self, peer: Peer) -> Result<LogId> {
+        let raft = self.raft.clone();
+        self.on_runtime(async move { written(raft.add_learner(peer.id, BasicNode { addr: peer.addr }, false).await) })
+            .await
+    }
+
+    /// Makes exactly these members voters; others stay as learners when `keep`, or leave.
+    pub(crate) async fn set_voters(&self, voters: std::collections::BTreeSet<NodeId>, keep: bool) -> Result<LogId> {
+        let raft = self.raft.clone();
+        self.on_runtime(async move { written(raft.change_membership(voters, keep).await) }).await
+    }
+
+    /// Hands leadership to a voter that is up to date. Returns when asked; watch the leadership for the outcome.
+    pub(crate) async fn transfer(&self, to: NodeId) -> Result<()> {
+        let raft = self.raft.clone();
+        let asked = async move { raft.trigger().transfer_leader(to).await };
+        self.on_runtime(async move { asked.await.map_err(|e| Error::Failed { cause: e.to_string().into() }) }).await
+    }
+
+    /// Runs until told to stop or failed, then stops Raft and the log.
+    pub(crate) async fn run(self: Arc<Self>, stop: impl Future<Output = ()>) {
+        let mut failed = self.health.watch();
+        tokio::select! {
+            () = stop => {}
+            _ = failed.wait_for(Option::is_some) => {}
+        }
+        self.health.fail(&Error::Closed);
+        self.transport.stop();
+        let _ = self.raft.shutdown().await;
+        if let Err(e) = self.log.close() {
+            tracing::debug!("closing the log: {e}");
+        }
+    }
+}
+
+type Written =
+    Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+fn written(result: Written) -> Result<LogId> {
+    match result {
+        Ok(response) => Ok(from_raft(&response.log_id)),
+        Err(RaftError::APIError(e)) => Err(write_error(e)),
+        Err(RaftError::Fatal(e)) => Err(Error::Failed { cause: e.to_string().into() }),
+    }
+}
+
+fn write_error(error: ClientWriteError<TypeConfig>) -> Error {
+    match error {
+        ClientWriteError::ForwardToLeader(f) => Error::NotLeader { leader: f.leader_id },
+        ClientWriteError::LogEntryDiscarded(f) => {
+            let cause = format!("leadership was lost to node {:?} before the entry was committed", f.leader_id);
+            Error::Unknown { cause: cause.into() }
+        }
+        other => Error::Membership(other.to_string()),
+    }
+}
+
+impl Pending {
+    /// The entry's place, once it is applied here.
+    pub(crate) async fn wait(self) -> Result<LogId> {
+        match self.0.await {
+            Ok(Ok(response)) => Ok(from_raft(&response.log_id)),
+            Ok(Err(e)) => Err(write_error(e)),
+            Err(_) => Err(Error::Unknown { cause: "the node stopped before it answered".into() }),
+        }
+    }
+}
+
+/// A machine behind the purged log can't be brought up to date from it.
+fn check_machine(applied: Option<LogId>, log: &LogState) -> Result<()> {
+    match log.purged {
+        Some(purged) if applied.is_none_or(|a| a.index < purged.index) => Err(Error::Options(format!(
+            "the log starts after index {}, but the machine stands at {}: the state between them is missing",
+            purged.index,
+            applied.map_or(0, |a| a.index)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// After recovery from the bucket the log is empty and its term zero: start above the machine's term (rule 3).
+async fn raise_vote(store: &mut Store, node: NodeId, applied: Option<LogId>) -> Result<()> {
+    let failed = |e: std::io::Error| Error::Failed { cause: e.to_string().into() };
+    let known = openraft::RaftLogReader::read_vote(store).await.map_err(failed)?;
+    let term = known.map_or(0, |v| v.leader_id.term);
+    match applied {
+        Some(applied) if applied.term > term => store.save_vote(&vote(applied.term, node, false)).await.map_err(failed),
+        _ => Ok(()),
+    }
+}
+
+fn config(options: &WalOptions) -> Result<Config> {
+    let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: format!("{:032x}", options.log.cluster),
+        heartbeat_interval: millis(options.timing.heartbeat),
+        election_timeout_min: millis(options.timing.election_min),
+        election_timeout_max: millis(options.timing.election_max),
+        enable_pre_vote: Some(true),
+        // A leader that restarts may have lost an unflushed tail that followers hold: in the same term it would give
+        // those indexes to other entries. It must win a new term.
+        enable_leader_restore: Some(false),
+        // Snapshots are pointers, renewed when the machine says what may be purged; openraft never decides itself.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        ..Config::default()
+    };
+    config.validate().map_err(|e| Error::Options(e.to_string()))
+}
+
+/// Publishes who leads, and whether this node may act as leader: only after its own no-op of the term is applied.
+async fn watch_leadership(
+    id: NodeId,
+    raft: Raft<TypeConfig, StateMachine>,
+    health: Arc<Health>,
+    progress: Arc<Progress>,
+    tx: watch::Sender<Leadership>,
+) {
+    let mut server = raft.server_metrics();
+    let mut blank = progress.blank_term.subscribe();
+    loop {
+        let now = {
+            let m = server.borrow_and_update();
+            let term = m.vote.leader_id.term;
+            let is_leader = m.state.is_leader() && m.current_leader == Some(id);
+            let ready = is_leader && *blank.borrow_and_update() == term;
+            Leadership { term, leader: m.current_leader, is_leader, ready }
+        };
+        tx.send_if_modified(|old| std::mem::replace(old, now) != now);
+        tokio::select! {
+            changed = server.changed() => if changed.is_err() { break },
+            changed = blank.changed() => if changed.is_err() { break },
+        }
+    }
+    let cause = raft.metrics().borrow_watched().running_state.clone().err();
+    if let Some(fatal) = cause {
+        health.fail(&match fatal {
+            openraft::errors::Fatal::Stopped => Error::Closed,
+            other => Error::Failed { cause: other.to_string().into() },
+        });
+    }
+    tx.send_modify(|l| *l = Leadership { term: l.term, ..Leadership::default() });
+}
+
+/// Drives openraft's own purge (rule 6): renew the snapshot pointer, then purge below it.
+async fn purge(raft: Raft<TypeConfig, StateMachine>, progress: Arc<Progress>) {
+    let mut asked = progress.purge.subscribe();
+    let mut data = raft.data_metrics();
+    loop {
+        if asked.changed().await.is_err() {
+            return;
+        }
+        let target = *asked.borrow_and_update();
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        // Ours count from 1: the snapshot covers `target` when openraft's index is at least one below.
+        while !data.borrow_watched().snapshot.as_ref().is_some_and(|s| from_raft(s).index >= target) {
+            if data.changed().await.is_err() {
+                return;
+            }
+        }
+        if raft.trigger().purge_log(target.saturating_sub(1)).await.is_err() {
+            return;
+        }
+    }
+}

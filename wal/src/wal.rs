@@ -1,0 +1,339 @@
+//! The front of the log: open, propose, watch who leads, close.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    Error, LogId, LogOptions, Machine, NodeId, Result,
+    disk::Disk,
+    host,
+    raft::{Node, Start},
+    transport::{Peer, Transport},
+};
+
+/// How a [`Wal`] runs.
+#[derive(Clone, Debug)]
+pub struct WalOptions {
+    /// This node. Never reused for another directory.
+    pub node: NodeId,
+    /// The local log; `log.cluster` names the cluster.
+    pub log: LogOptions,
+    /// The voters of a new cluster, this node among them: used when the log is empty, ignored later. `None` waits to be
+    /// added by a running cluster.
+    pub bootstrap: Option<Vec<Peer>>,
+    /// Raft's clocks.
+    pub timing: Timing,
+    /// Bounds on what is in flight.
+    pub limits: Limits,
+    /// Runs Raft on a thread of its own (the default, and the fast way) or, when false, on the caller's runtime: for
+    /// simulation, where all nodes share one deterministic runtime.
+    pub own_thread: bool,
+}
+
+impl WalOptions {
+    /// A cluster of this node alone.
+    pub fn single(node: NodeId, log: LogOptions) -> Self {
+        Self {
+            node,
+            log,
+            bootstrap: Some(vec![Peer { id: node, addr: String::new() }]),
+            timing: Timing::default(),
+            limits: Limits::default(),
+            own_thread: true,
+        }
+    }
+}
+
+/// Raft's clocks. The defaults leave room for a device that stalls on a sync.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// The leader says that it lives this often.
+    pub heartbeat: Duration,
+    /// A follower that hears nothing starts an election after at least this.
+    pub election_min: Duration,
+    /// ... and at most this.
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(1000),
+            election_max: Duration::from_millis(2000),
+        }
+    }
+}
+
+/// Bounds on proposals.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one payload; a larger one is [`Error::TooLarge`].
+    pub payload: u64,
+    /// Proposals not yet applied; at most 32768. More is [`Error::Busy`].
+    pub proposals: u64,
+    /// Bytes of proposals not yet applied. More is [`Error::Busy`].
+    pub bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { payload: 1 << 20, proposals: 16384, bytes: 64 << 20 }
+    }
+}
+
+/// Who leads, as this node knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term.
+    pub term: u64,
+    /// Its leader, if known.
+    pub leader: Option<NodeId>,
+    /// This node leads.
+    pub is_leader: bool,
+    /// This node leads and its own no-op of `term` is applied here: its state holds everything committed before.
+    pub ready: bool,
+}
+
+/// A look at the log and its node, for metrics and status pages.
+#[derive(Clone, Debug)]
+pub struct WalStatus {
+    /// Who leads.
+    pub leadership: Leadership,
+    /// First entry still in the log.
+    pub first: Option<LogId>,
+    /// Last entry in the log.
+    pub last: Option<LogId>,
+    /// Last entry known to be committed.
+    pub committed: Option<LogId>,
+    /// Index of the last entry applied here; 0 before the first.
+    pub applied: u64,
+    /// Last entry forgotten.
+    pub purged: Option<LogId>,
+    /// Bytes of disk in use.
+    pub log_bytes: u64,
+    /// Bytes that can still be written before proposals are refused.
+    pub runway: u64,
+    /// Proposals in flight.
+    pub in_flight: u64,
+    /// Members and whether each votes.
+    pub members: Vec<(Peer, bool)>,
+    /// The failure that stopped the node, if it has stopped.
+    pub failure: Option<Error>,
+}
+
+#[derive(Default)]
+struct InFlight {
+    proposals: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// A proposal's share of the bounds; given back when it has its answer.
+struct Share {
+    of: Arc<InFlight>,
+    bytes: u64,
+}
+
+impl Share {
+    fn take(of: &Arc<InFlight>, bytes: u64, limits: &Limits) -> Result<Self> {
+        let share = Self { of: of.clone(), bytes };
+        let proposals = of.proposals.fetch_add(1, Ordering::Relaxed) + 1;
+        let all = of.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        // A refused share gives itself back on drop.
+        if proposals > limits.proposals {
+            return Err(Error::Busy { what: "proposals", limit: limits.proposals });
+        }
+        if all > limits.bytes {
+            return Err(Error::Busy { what: "bytes of proposals", limit: limits.bytes });
+        }
+        Ok(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.proposals.fetch_sub(1, Ordering::Relaxed);
+        self.of.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+struct Inner {
+    node: Arc<Node>,
+    limits: Limits,
+    in_flight: Arc<InFlight>,
+    stop: parking_lot::Mutex<Option<oneshot::Sender<()>>>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// The replicated log. Cloning shares it; when the last clone is dropped the node stops by itself, as after a crash:
+/// nothing acknowledged is lost, nothing more is acknowledged.
+#[derive(Clone)]
+pub struct Wal {
+    inner: Arc<Inner>,
+}
+
+impl Wal {
+    /// Opens or creates the log on `disk` and starts Raft on it. Entries that are committed and that `machine` lacks are
+    /// applied before this returns; a cluster of this node alone then leads within milliseconds ([`Wal::ready`]).
+    ///
+    /// # Errors
+    /// Everything recovery can find ([`Error::Corrupt`], [`Error::OtherCluster`], ...), and [`Error::Options`] when
+    /// machine and log do not meet.
+    pub async fn open(
+        options: WalOptions,
+        disk: Arc<dyn Disk>,
+        transport: Arc<dyn Transport>,
+        machine: impl Machine,
+    ) -> Result<Self> {
+        let limits = options.limits;
+        if limits.proposals > 32768 {
+            return Err(Error::Options(format!("{} proposals in flight; at most 32768", limits.proposals)));
+        }
+        if limits.payload > options.log.max_payload as u64 {
+            return Err(Error::Options(format!(
+                "payloads of {} bytes do not fit the log's limit of {}",
+                limits.payload, options.log.max_payload
+            )));
+        }
+        let own_thread = options.own_thread;
+        let start = Start { options, disk, transport, machine: Box::new(machine) };
+        let (stop, stop_rx) = oneshot::channel();
+        let hosted =
+            if own_thread { host::on_thread(start, stop_rx).await? } else { host::here(start, stop_rx).await? };
+        let inner = Inner {
+            node: hosted.node,
+            limits,
+            in_flight: Arc::default(),
+            stop: parking_lot::Mutex::new(Some(stop)),
+            stopped: hosted.stopped,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Proposes an entry. The call itself takes the place in line, so that calls in one order give entries in that order
+    /// (within a term); the future may be polled anywhere, or dropped: the proposal stands. It resolves once the entry is
+    /// applied on this node's machine.
+    ///
+    /// # Errors
+    /// Nothing was proposed: [`Error::NotLeader`], [`Error::TooLarge`], [`Error::Full`], [`Error::Busy`], and, once the node
+    /// has stopped, [`Error::Failed`] with the cause or [`Error::Closed`]. Outcome not known: [`Error::Unknown`].
+    pub fn propose(&self, payload: Bytes) -> impl Future<Output = Result<LogId>> + Send + 'static + use<> {
+        let pending = self.enqueue(payload);
+        async move { pending?.wait().await }
+    }
+
+    fn enqueue(&self, payload: Bytes) -> Result<crate::raft::Pending> {
+        let inner = &*self.inner;
+        inner.node.health().check()?;
+        let len = payload.len() as u64;
+        if len > inner.limits.payload {
+            return Err(Error::TooLarge { len, max: inner.limits.payload });
+        }
+        let share = Share::take(&inner.in_flight, len, &inner.limits)?;
+        inner.node.log().admit(payload.len())?;
+        Ok(inner.node.propose(payload, Box::new(share)))
+    }
+
+    /// Follows who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.node.leadership()
+    }
+
+    /// Waits until this node leads and is ready; gives the term.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn ready(&self) -> Result<u64> {
+        let mut leadership = self.leadership();
+        match leadership.wait_for(|l| l.ready).await {
+            Ok(l) => Ok(l.term),
+            Err(_) => Err(self.failure().unwrap_or(Error::Closed)),
+        }
+    }
+
+    /// A look at the node.
+    pub fn status(&self) -> WalStatus {
+        let node = &self.inner.node;
+        let log = node.log().state();
+        WalStatus {
+            leadership: *node.leadership().borrow(),
+            first: log.first,
+            last: log.last.or(log.purged),
+            committed: node.committed(),
+            applied: node.applied(),
+            purged: log.purged,
+            log_bytes: log.bytes,
+            runway: log.runway,
+            in_flight: self.inner.in_flight.proposals.load(Ordering::Relaxed),
+            members: node.members(),
+            failure: self.failure(),
+        }
+    }
+
+    /// Why the node stopped, if it did.
+    pub fn failure(&self) -> Option<Error> {
+        self.inner.node.health().check().err()
+    }
+
+    /// Waits until the node stops, by [`Wal::close`] or by a failure; gives the cause.
+    pub async fn stopped(&self) -> Error {
+        let mut failed = self.inner.node.health().watch();
+        match failed.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or(Error::Closed),
+            Err(_) => Error::Closed,
+        }
+    }
+
+    /// Waits until all that was committed anywhere at the call is applied here (ReadIndex: a quorum confirms the leader).
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`] on a follower.
+    pub async fn read_index(&self) -> Result<LogId> {
+        self.inner.node.read_index().await
+    }
+
+    /// Adds a member that receives the log but does not vote.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`], [`Error::Membership`] while another change is under way.
+    pub async fn add_learner(&self, peer: Peer) -> Result<LogId> {
+        self.inner.node.add_learner(peer).await
+    }
+
+    /// Makes exactly these members the voters. Those that no longer vote stay as learners when `keep`, else they leave.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`], [`Error::Membership`] when one of them is not a member or another change is under way.
+    pub async fn set_voters(&self, voters: BTreeSet<NodeId>, keep: bool) -> Result<LogId> {
+        self.inner.node.set_voters(voters, keep).await
+    }
+
+    /// Asks to hand leadership to voter `to`; the outcome shows in [`Wal::leadership`].
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn transfer_leadership(&self, to: NodeId) -> Result<()> {
+        self.inner.node.transfer(to).await
+    }
+
+    /// Stops Raft, finishes what the log has queued, and releases disk, transport and machine. Proposals in flight answer
+    /// [`Error::Unknown`], later calls [`Error::Closed`]. Calling it again waits for the same end.
+    pub async fn close(&self) {
+        if let Some(stop) = self.inner.stop.lock().take() {
+            let _ = stop.send(());
+        }
+        let mut stopped = self.inner.stopped.clone();
+        // An error means that the host is gone, which is the end too.
+        let _ = stopped.wait_for(|s| *s).await;
+    }
+}
