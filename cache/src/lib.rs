@@ -2,8 +2,10 @@
 //!
 //! This crate knows opaque keys and bytes. It must never know log indexes, manifests or S3.
 
+mod admit;
 mod flight;
 mod key;
+mod nvme;
 mod ram;
 mod stats;
 mod ttl;
@@ -13,12 +15,22 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
+    admit::Cause,
     flight::{Flights, Joined, Ticket},
+    nvme::Nvme,
     ram::{Found, Ram},
     stats::Counters,
     ttl::Deadline,
 };
-pub use crate::{key::Key, stats::Stats};
+pub use crate::{
+    key::Key,
+    nvme::device::{self, Backend, Device},
+    stats::Stats,
+};
+
+/// NVMe slots are whole blocks of 4 KiB, this many bytes of which are a header: a record of 4 KiB times n less this
+/// fills its slot exactly.
+pub const SLOT_OVERHEAD: usize = nvme::slot::HEADER;
 
 /// A boxed future, as the seams of this crate return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -83,8 +95,32 @@ pub struct CacheOptions {
 pub struct NvmeOptions {
     /// Folder of the cache file; made if missing. It must belong to one cache at a time.
     pub dir: PathBuf,
-    /// Bytes to preallocate.
+    /// Bytes to preallocate, rounded down to whole zones of 4 MiB; at least four of them.
     pub bytes: u64,
+    /// Who does the I/O.
+    pub backend: Backend,
+    /// Put around the device; for tests.
+    pub wrap: Option<Wrap>,
+}
+
+impl NvmeOptions {
+    /// A tier of `bytes` bytes in `dir`, with the best backend that works here.
+    pub fn new(dir: impl Into<PathBuf>, bytes: u64) -> Self {
+        Self { dir: dir.into(), bytes, backend: Backend::Auto, wrap: None }
+    }
+}
+
+/// Puts a wrapper around a device.
+pub type WrapFn = dyn Fn(Arc<dyn Device>) -> Arc<dyn Device> + Send + Sync;
+
+/// A [`WrapFn`], as [`NvmeOptions::wrap`] holds it.
+#[derive(Clone)]
+pub struct Wrap(pub Arc<WrapFn>);
+
+impl std::fmt::Debug for Wrap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wrap")
+    }
 }
 
 /// Where [`Cache::insert`] puts a record.
@@ -105,6 +141,7 @@ pub struct Cache(Arc<Shared>);
 struct Shared {
     ram: Ram,
     flights: Arc<Flights>,
+    nvme: Option<Nvme>,
     ttl: Option<Duration>,
     clock: Arc<dyn Clock>,
     counters: Counters,
@@ -113,12 +150,14 @@ struct Shared {
 impl Cache {
     /// Opens a cache. Blocks while the NVMe file is made or its slots are indexed.
     pub fn open(options: CacheOptions) -> Result<Self, Error> {
-        if options.nvme.is_some() {
-            return Err(Error::Invalid("this build has no NVMe tier".into()));
-        }
+        let nvme = match &options.nvme {
+            Some(nvme) => Some(Nvme::open(nvme, options.ttl, options.clock.clone())?),
+            None => None,
+        };
         Ok(Self(Arc::new(Shared {
             ram: Ram::new(options.ram_bytes),
             flights: Arc::default(),
+            nvme,
             ttl: options.ttl,
             clock: options.clock,
             counters: Counters::default(),
@@ -152,9 +191,21 @@ impl Cache {
 
     /// Stores a record, replacing what the key had. The bytes are copied: a slice of a larger buffer does not keep it.
     pub fn insert(&self, key: Key, bytes: Bytes, place: Place) {
-        self.0.flights.supersede(&key);
-        if place != Place::Nvme {
-            self.0.ram.insert(key, &bytes, self.0.deadline());
+        let shared = &self.0;
+        shared.flights.supersede(&key);
+        let deadline = shared.deadline();
+        // A copy of an older record must not outlive this one in the other tier.
+        let copy = match place {
+            Place::Ram | Place::Both => shared.ram.insert(key, &bytes, deadline),
+            Place::Nvme => {
+                shared.ram.remove(&key);
+                Bytes::copy_from_slice(&bytes)
+            }
+        };
+        match &shared.nvme {
+            Some(nvme) if place == Place::Ram => nvme.remove(&key),
+            Some(nvme) => nvme.offer(key, copy, deadline, Cause::Inserted),
+            None => {}
         }
     }
 
@@ -162,12 +213,18 @@ impl Cache {
     pub fn remove(&self, key: &Key) {
         self.0.flights.supersede(key);
         self.0.ram.remove(key);
+        if let Some(nvme) = &self.0.nvme {
+            nvme.remove(key);
+        }
     }
 
     /// Drops every record of a group from every tier.
     pub fn remove_group(&self, group: u128) {
         self.0.flights.supersede_group(group);
         self.0.ram.remove_group(group);
+        if let Some(nvme) = &self.0.nvme {
+            nvme.remove_group(group);
+        }
     }
 
     /// Changes the bound of the RAM tier; what no longer fits is evicted before this returns.
@@ -182,8 +239,20 @@ impl Cache {
         stats
     }
 
-    /// Writes out what is queued for NVMe and stops the tier's threads. RAM stays readable.
-    pub async fn close(&self) {}
+    /// Waits until what was queued for NVMe so far is on the device, or was given up.
+    pub async fn written(&self) {
+        if let Some(nvme) = &self.0.nvme {
+            nvme.written().await;
+        }
+    }
+
+    /// Writes out what is queued for NVMe, and stores nothing there from now on. Reads go on. A cache dropped without
+    /// it loses at most what was queued.
+    pub async fn close(&self) {
+        if let Some(nvme) = &self.0.nvme {
+            nvme.close().await;
+        }
+    }
 }
 
 impl Shared {
@@ -203,13 +272,31 @@ impl Shared {
 
     /// What one flight does: the tiers below RAM, in order.
     async fn fetch(self: Arc<Self>, key: Key, origin: Arc<dyn Origin>, ticket: Arc<Ticket>) -> Result<Bytes, Error> {
+        if let Some(record) = self.read_nvme(key).await {
+            let payload = record.payload();
+            let keep = !ticket.superseded();
+            return Ok(if keep {
+                self.ram.insert(key, payload, record.deadline)
+            } else {
+                Bytes::copy_from_slice(payload)
+            });
+        }
         self.counters.fetches.add(1);
         let fetched = origin.fetch(key).await.inspect_err(|_| self.counters.fetch_errors.add(1))?;
         self.counters.fetched_bytes.add(fetched.len() as u64);
         if ticket.superseded() {
             return Ok(fetched);
         }
-        Ok(self.ram.insert(key, &fetched, self.deadline()))
+        let deadline = self.deadline();
+        let copy = self.ram.insert(key, &fetched, deadline);
+        if let Some(nvme) = &self.nvme {
+            nvme.offer(key, copy.clone(), deadline, Cause::Fetched);
+        }
+        Ok(copy)
+    }
+
+    async fn read_nvme(&self, key: Key) -> Option<nvme::Record> {
+        self.nvme.as_ref()?.read(key).await
     }
 
     fn deadline(&self) -> Deadline {
@@ -221,7 +308,7 @@ impl Shared {
 
     fn stats(&self) -> Stats {
         let counters = &self.counters;
-        Stats {
+        let mut stats = Stats {
             ram_hits: counters.ram_hits.total(),
             ram_misses: counters.ram_misses.total(),
             coalesced_waits: counters.coalesced.total(),
@@ -234,6 +321,10 @@ impl Shared {
             ram_entries: self.ram.entries(),
             ram_evictions: self.ram.evictions(),
             ..Stats::default()
+        };
+        if let Some(nvme) = &self.nvme {
+            nvme.fill_stats(&mut stats);
         }
+        stats
     }
 }
