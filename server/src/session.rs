@@ -69,6 +69,10 @@ impl Session {
     pub async fn reset(&mut self) -> Result<(), SqlError> {
         todo!()
     }
+    /// COM_SET_OPTION: whether a query may hold several statements from now on.
+    pub fn set_multi_statements(&mut self, on: bool) {
+        todo!()
+    }
     /// SERVER_STATUS_* bits: AUTOCOMMIT, IN_TRANS, ...
     pub fn status(&self) -> u16 {
         todo!()

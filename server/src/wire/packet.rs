@@ -40,6 +40,13 @@ pub struct Input {
     next_seq: u8,
 }
 
+/// A command's bytes, and the sequence id that its answer starts with.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    pub bytes: &'a [u8],
+    pub next_seq: u8,
+}
+
 impl Default for Input {
     fn default() -> Self {
         Self { buf: BytesMut::with_capacity(READ), used: 0, joined: Vec::new(), next_seq: 0 }
@@ -75,7 +82,7 @@ impl Input {
             self.fill(from, HEADER + len).await?;
             self.used = HEADER + len;
             self.next_seq = expected;
-            return Ok(self.buf.get(HEADER..HEADER + len).unwrap_or_default());
+            return Ok(self.current());
         }
         let mut len = len;
         loop {
@@ -88,7 +95,25 @@ impl Input {
             (len, expected) = self.header(from, expected, self.joined.len(), limit).await?;
         }
         self.next_seq = expected;
-        Ok(&self.joined)
+        Ok(self.current())
+    }
+
+    /// Reads a command: a message that starts over at sequence id zero.
+    pub async fn read_command<R: AsyncRead + Unpin>(
+        &mut self,
+        from: &mut R,
+        limit: usize,
+    ) -> Result<Packet<'_>, ReadError> {
+        let next_seq = {
+            self.read(from, 0, limit).await?;
+            self.next_seq
+        };
+        Ok(Packet { bytes: self.current(), next_seq })
+    }
+
+    /// The message handed out last.
+    fn current(&self) -> &[u8] {
+        if self.used == 0 { &self.joined } else { self.buf.get(HEADER..self.used).unwrap_or_default() }
     }
 
     /// Reads and forgets up to `bytes` bytes, so that a client still sending an oversized packet gets to read its error.

@@ -28,6 +28,7 @@ pub struct Output {
     capabilities: u32,
     binary: bool,
     more: bool,
+    answered: bool,
     /// Columns of the open result set.
     columns: ColumnSet,
     /// A row did not fit its columns: the result must not end as if all were well.
@@ -43,12 +44,45 @@ impl Output {
         self.seq = seq;
         self.binary = binary;
         self.more = false;
+        self.answered = false;
         self.fault = None;
+    }
+    /// Rows of COM_STMT_EXECUTE are binary.
+    pub fn set_binary(&mut self, binary: bool) {
+        self.binary = binary;
+    }
+    /// Sequence id of the next packet of this answer, or of the client's next one in a login exchange.
+    pub fn next_seq(&self) -> u8 {
+        self.seq
+    }
+    /// Whether anything was written since [`Output::begin`].
+    pub fn answered(&self) -> bool {
+        self.answered
+    }
+    /// COM_STMT_PREPARE's first packet; [`Output::definitions`] of parameters, then of columns, follow.
+    pub fn prepared(&mut self, id: u32, columns: u16, params: u16) {
+        let at = begin_packet(&mut self.buf);
+        self.buf.put_u8(0);
+        self.buf.put_u32(id);
+        self.buf.put_u16(columns);
+        self.buf.put_u16(params);
+        self.buf.put_u8(0);
+        self.buf.put_u16(0);
+        end_packet(&mut self.buf, at, &mut self.seq);
+    }
+    /// COM_SET_OPTION's answer: EOF, or the OK that stands for it.
+    pub fn end_of_definitions(&mut self, status: u16) {
+        if self.capabilities & cap::DEPRECATE_EOF == 0 {
+            self.eof(0, status);
+        } else {
+            self.ok_packet(0xfe, Done::default(), status, "");
+        }
     }
     pub fn packet(&mut self, payload: &[u8]) {
         put_packet(&mut self.buf, payload, &mut self.seq);
     }
     pub fn error(&mut self, error: &SqlError) {
+        self.answered = true;
         let at = begin_packet(&mut self.buf);
         put_error(&mut self.buf, error.code, Some(&error.sqlstate), &error.message);
         end_packet(&mut self.buf, at, &mut self.seq);
@@ -105,6 +139,7 @@ impl Output {
     }
     fn ok_packet(&mut self, header: u8, done: Done, status: u16, info: &str) {
         let status = self.flags(status);
+        self.answered = true;
         let at = begin_packet(&mut self.buf);
         self.buf.put_u8(header);
         self.buf.put_lenenc(done.affected_rows);
@@ -117,6 +152,7 @@ impl Output {
         end_packet(&mut self.buf, at, &mut self.seq);
     }
     fn eof(&mut self, warnings: u16, status: u16) {
+        self.answered = true;
         let status = self.flags(status);
         let at = begin_packet(&mut self.buf);
         self.buf.put_u8(0xfe);
