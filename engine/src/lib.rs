@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 pub mod clock;
 mod error;
+pub mod format;
 pub mod limits;
+pub mod store;
 pub mod types;
 
 pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! Tests of the store: folders, retries, lost answers, and stores that ignore conditions.
