@@ -8,11 +8,22 @@ use std::{ops::Bound, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 pub mod clock;
+mod compact;
+pub mod cost;
+mod cursor;
 mod error;
+mod flush;
 pub mod format;
+pub mod gc;
 pub mod limits;
+mod pointer;
+mod ranges;
 pub mod store;
+mod table;
+pub mod tree;
 pub mod types;
+mod version;
+mod writer;
 
 pub use error::{Error, Result};
 

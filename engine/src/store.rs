@@ -6,11 +6,7 @@ pub mod owner;
 pub mod probe;
 mod remote;
 
-use std::{
-    ops::Range,
-    sync::Arc,
-    time::Duration,
-};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -313,7 +309,14 @@ impl Store {
     }
 
     /// One counted request under its deadline.
-    async fn request<T>(&self, kind: Kind, cause: Cause, bytes: u64, attempt: u32, answer: Answer<'_, T>) -> Result<T, Failure> {
+    async fn request<T>(
+        &self,
+        kind: Kind,
+        cause: Cause,
+        bytes: u64,
+        attempt: u32,
+        answer: Answer<'_, T>,
+    ) -> Result<T, Failure> {
         let patience = self.0.options.retry.first_timeout + Duration::from_micros(bytes);
         let patience = patience * 2u32.pow(attempt.min(5));
         let counts = &self.0.counts;

@@ -20,7 +20,8 @@
 //!       60    4  CRC-32 of footer bytes 0..60
 //! ```
 //! The index is: varint page count, then per page varint length and CRC-32 (as in the page's header); varint leaf
-//! count, then per leaf varint page number, varint commit number and length-prefixed key of its first entry.
+//! count, then per leaf varint (page number * 2 + 1 if the previous leaf ends with versions of the same key), varint
+//! commit number and length-prefixed key of its first entry.
 
 use bytes::Bytes;
 
@@ -54,6 +55,8 @@ pub struct PageAt {
 pub struct LeafAt {
     /// Page number.
     pub page: u32,
+    /// Whether the previous leaf ends with newer versions of the same key.
+    pub continued: bool,
     /// Commit number of the first entry.
     pub seq: CommitSeq,
     /// Key of the first entry.
@@ -78,9 +81,9 @@ impl TailBuilder {
         (self.pages.len() - 1) as u32
     }
 
-    /// Notes that page `page` is a leaf that starts with this entry.
-    pub fn add_leaf(&mut self, page: u32, key: Bytes, seq: CommitSeq) {
-        self.leaves.push(LeafAt { page, seq, key });
+    /// Notes a leaf.
+    pub fn add_leaf(&mut self, leaf: LeafAt) {
+        self.leaves.push(leaf);
     }
 
     /// Notes an entry; `new_key` if it is the first version of its key.
@@ -136,7 +139,7 @@ fn encode_index(pages: &[(u32, u32)], leaves: &[LeafAt]) -> Vec<u8> {
     }
     put_varint(&mut out, leaves.len() as u64);
     for leaf in leaves {
-        put_varint(&mut out, u64::from(leaf.page));
+        put_varint(&mut out, u64::from(leaf.page) << 1 | u64::from(leaf.continued));
         put_varint(&mut out, leaf.seq.0);
         put_bytes(&mut out, &leaf.key);
     }
@@ -224,8 +227,8 @@ impl Tail {
             + self.leaves.iter().map(|leaf| leaf.key.len()).sum::<usize>()
     }
 
-    /// The leaf where the first entry at or behind (`key`, `at`) is, if any entry is; it may be the first entry of the
-    /// next leaf instead. An index into [`Self::leaves`].
+    /// The leaf where the first entry at or behind (`key`, `at`) is, if there is one; where `key` itself is absent it may
+    /// be the first entry of the next leaf instead. An index into [`Self::leaves`].
     pub fn find_leaf(&self, key: &[u8], at: CommitSeq) -> usize {
         let Some(rest) = key.strip_prefix(&self.prefix[..]) else {
             return if key < &self.prefix[..] { 0 } else { self.leaves.len().saturating_sub(1) };
@@ -234,8 +237,12 @@ impl Tail {
         let low = self.heads.partition_point(|found| *found < head);
         let high = low + self.heads.get(low..).map_or(0, |rest| rest.partition_point(|found| *found == head));
         let ties = self.leaves.get(low..high).unwrap_or_default();
-        let before = |leaf: &LeafAt| leaf.key[..].cmp(key).then(at.cmp(&leaf.seq)).is_le();
-        (low + ties.partition_point(before)).saturating_sub(1)
+        let mut found = (low + ties.partition_point(|leaf| leaf.key[..] <= *key)).saturating_sub(1);
+        // Versions of one key may fill several leaves.
+        while self.leaves.get(found).is_some_and(|leaf| leaf.continued && leaf.seq < at && leaf.key[..] == *key) {
+            found = found.saturating_sub(1);
+        }
+        found
     }
 
     /// Whether the object may hold `key`, whose [`hash`] is `hash`. `false` is certain.
@@ -273,7 +280,11 @@ fn decode_index(index: Bytes, pages_bytes: u64) -> Result<(Vec<PageAt>, Vec<Leaf
     let mut reader = Reader::new(index.slice(at..), "object index");
     let leaves = reader.count(3)?;
     let leaves = (0..leaves)
-        .map(|_| Ok(LeafAt { page: reader.u32()?, seq: CommitSeq(reader.varint()?), key: reader.bytes()? }))
+        .map(|_| {
+            let page = reader.varint()?;
+            let (page, continued) = (u32::try_from(page >> 1).map_err(|_| short())?, page & 1 == 1);
+            Ok(LeafAt { page, continued, seq: CommitSeq(reader.varint()?), key: reader.bytes()? })
+        })
         .collect::<Result<Vec<_>>>()?;
     reader.finish()?;
     Ok((pages, leaves))
@@ -335,8 +346,8 @@ mod tests {
         for (n, key) in keys.iter().enumerate() {
             let page = builder.add_page(100 + n as u32, n as u32 * 7);
             builder.add_entry(key, true);
-            let leaf = LeafAt { page, seq: CommitSeq(n as u64), key: Bytes::copy_from_slice(key) };
-            builder.add_leaf(leaf.page, leaf.key.clone(), leaf.seq);
+            let leaf = LeafAt { page, continued: false, seq: CommitSeq(n as u64), key: Bytes::copy_from_slice(key) };
+            builder.add_leaf(leaf.clone());
             leaves.push(leaf);
         }
         (builder, leaves)
@@ -372,7 +383,6 @@ mod tests {
             prop_assert_eq!(tail.entries(), keys.len() as u64);
             for key in keys.iter().chain([&probe]) {
                 let expected = leaves.iter().rposition(|leaf| leaf.key <= key[..]).unwrap_or(0);
-                // At the first commit number a later version sorts behind the leaf's first entry.
                 prop_assert_eq!(tail.find_leaf(key, CommitSeq::ZERO), expected);
             }
             for key in &keys {

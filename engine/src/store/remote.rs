@@ -113,7 +113,7 @@ impl Bucket for RemoteBucket {
         Box::pin(async move {
             let options = GetOptions { head: true, ..GetOptions::default() };
             let got = self.store.get_opts(&self.path(key)?, options).await.map_err(sort)?;
-            let tag = got.attributes().get(&Attribute::Metadata(TAG.into()));
+            let tag = got.attributes.get(&Attribute::Metadata(TAG.into()));
             let tag = tag.and_then(|tag| ulid::Ulid::from_string(tag).ok()).map(|tag| tag.0);
             Ok(Head { bytes: got.meta.size, tag })
         })
@@ -165,7 +165,9 @@ fn sort(error: StoreError) -> Failure {
             Failure::Exists
         }
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => Failure::Denied(text),
-        StoreError::Generic { .. } | StoreError::JoinError { .. } if !is_client_error(&text) => Failure::Transient(text),
+        StoreError::Generic { .. } | StoreError::JoinError { .. } if !is_client_error(&text) => {
+            Failure::Transient(text)
+        }
         _ => Failure::Fatal(text),
     }
 }
@@ -190,7 +192,10 @@ mod tests {
         assert!(matches!(status("503 Service Unavailable"), Failure::Transient(_)));
         assert!(matches!(status("429 Too Many Requests"), Failure::Transient(_)));
         assert!(matches!(status("400 Bad Request"), Failure::Fatal(_)));
-        assert!(matches!(sort(generic("HTTP error: connection closed before message completed")), Failure::Transient(_)));
+        assert!(matches!(
+            sort(generic("HTTP error: connection closed before message completed")),
+            Failure::Transient(_)
+        ));
         let missing = StoreError::NotFound { path: "x".into(), source: "<Code>NoSuchBucket</Code>".into() };
         assert!(matches!(sort(missing), Failure::NoBucket(_)));
         let denied = StoreError::PermissionDenied { path: "x".into(), source: "InvalidAccessKeyId".into() };

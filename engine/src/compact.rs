@@ -1,0 +1,4 @@
+//! Compaction: keeps the number of runs, the space of dead versions and the reach of tombstones bounded.
+
+pub(crate) mod plan;
+pub(crate) mod run;

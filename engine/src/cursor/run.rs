@@ -1,0 +1,339 @@
+//! A cursor over one sorted run: finds the page, reads ahead, steps through it in either direction.
+
+use std::{ops::Bound, sync::Arc};
+
+use bytes::Bytes;
+use futures::future::join_all;
+
+use crate::{
+    error::Result,
+    format::page::{Cell, Entry, Leaf},
+    store::Cause,
+    table::Table,
+    types::{CommitSeq, Item, Op},
+    version::Run,
+};
+
+/// Most pages that one miss fetches at once.
+const READ_AHEAD_MAX: usize = 16;
+/// Bytes that a bulk reader asks for in one request.
+const BULK_BYTES: u64 = 1024 * 1024;
+
+/// Sequential reading of whole objects, past the cache: pages of one large request, not yet verified.
+#[derive(Default)]
+pub(crate) struct Bulk {
+    table: u128,
+    first: u32,
+    pages: Vec<Bytes>,
+}
+
+pub(crate) struct RunCursor {
+    run: Arc<Run>,
+    start: Bound<Bytes>,
+    end: Bound<Bytes>,
+    reverse: bool,
+    /// Where the current page is.
+    table: usize,
+    leaf_at: usize,
+    leaf: Option<Leaf>,
+    /// Slots of the current page that are inside the bounds and not yet passed.
+    slots: std::ops::Range<usize>,
+    entry: Option<Entry>,
+    finished: bool,
+    /// Pages to fetch at the next miss.
+    ahead: usize,
+    /// Rows that the reader still expects, or `usize::MAX`.
+    expected: usize,
+    bulk: Option<Bulk>,
+    /// Whether the current page was in RAM.
+    hot: bool,
+}
+
+impl RunCursor {
+    pub(crate) fn new(run: Arc<Run>, bounds: &(Bound<Bytes>, Bound<Bytes>), reverse: bool, limit_hint: usize) -> Self {
+        let (start, end) = bounds.clone();
+        // Tables inside the bounds: [low, high).
+        let low = run.tables.partition_point(|table| match &start {
+            Bound::Included(key) => table.meta.last < key,
+            Bound::Excluded(key) => table.meta.last <= key,
+            Bound::Unbounded => false,
+        });
+        let high = run.tables.partition_point(|table| match &end {
+            Bound::Included(key) => table.meta.first <= key,
+            Bound::Excluded(key) => table.meta.first < key,
+            Bound::Unbounded => true,
+        });
+        Self {
+            table: if reverse { high.wrapping_sub(1) } else { low },
+            finished: low >= high,
+            run,
+            start,
+            end,
+            reverse,
+            leaf_at: 0,
+            leaf: None,
+            slots: 0..0,
+            entry: None,
+            ahead: 1,
+            expected: if limit_hint == 0 { usize::MAX } else { limit_hint },
+            bulk: None,
+            hot: false,
+        }
+    }
+
+    /// A cursor over everything in a run that reads in large requests and leaves the cache alone.
+    pub(crate) fn bulk(run: Arc<Run>) -> Self {
+        let mut cursor = Self::new(run, &(Bound::Unbounded, Bound::Unbounded), false, 0);
+        cursor.bulk = Some(Bulk::default());
+        cursor
+    }
+
+    #[inline]
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Whether the page of the current entry was in RAM.
+    pub(crate) fn is_hot(&self) -> bool {
+        self.hot
+    }
+
+    /// The current key; empty when finished.
+    #[inline]
+    pub(crate) fn key(&self) -> &[u8] {
+        match (&self.leaf, &self.entry) {
+            (Some(leaf), Some(entry)) => leaf.key(entry),
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn key_bytes(&self) -> Bytes {
+        match (&self.leaf, &self.entry) {
+            (Some(leaf), Some(entry)) => leaf.key_bytes(entry),
+            _ => Bytes::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn seq(&self) -> CommitSeq {
+        self.entry.as_ref().map_or(CommitSeq::ZERO, |entry| entry.seq)
+    }
+
+    pub(crate) fn is_delete(&self) -> Result<bool> {
+        match (&self.leaf, &self.entry) {
+            (Some(leaf), Some(entry)) => Ok(leaf.cell(entry)? == Cell::Delete),
+            _ => Ok(false),
+        }
+    }
+
+    /// Goes to the first entry inside the bounds.
+    pub(crate) async fn start(&mut self) -> Result<()> {
+        let Some(table) = self.current_table() else { return Ok(()) };
+        let tail = table.tail().await?;
+        self.leaf_at = match (self.reverse, &self.start, &self.end) {
+            (false, Bound::Included(key) | Bound::Excluded(key), _) => tail.find_leaf(key, CommitSeq::MAX),
+            (false, Bound::Unbounded, _) => 0,
+            (true, _, Bound::Included(key) | Bound::Excluded(key)) => tail.find_leaf(key, CommitSeq::ZERO),
+            (true, _, Bound::Unbounded) => tail.leaves().len().saturating_sub(1),
+        };
+        self.load_until_some().await
+    }
+
+    fn current_table(&mut self) -> Option<Arc<Table>> {
+        let table = if self.finished { None } else { self.run.tables.get(self.table).cloned() };
+        self.finished |= table.is_none();
+        table
+    }
+
+    fn finish(&mut self) {
+        self.finished = true;
+        self.entry = None;
+        self.leaf = None;
+    }
+
+    /// Loads the current page, and following ones while they have nothing inside the bounds.
+    async fn load_until_some(&mut self) -> Result<()> {
+        loop {
+            self.load().await?;
+            if self.finished || self.enter_slot()? {
+                return Ok(());
+            }
+            self.leave_page().await?;
+        }
+    }
+
+    /// Moves to the next page's place without loading it.
+    async fn leave_page(&mut self) -> Result<()> {
+        let Some(table) = self.current_table() else { return Ok(()) };
+        let leaves = table.tail().await?.leaves().len();
+        let passed_end = match self.reverse {
+            false => self.leaf_at + 1 >= leaves,
+            true => self.leaf_at == 0,
+        };
+        if !passed_end {
+            self.leaf_at = if self.reverse { self.leaf_at - 1 } else { self.leaf_at + 1 };
+            return Ok(());
+        }
+        self.table = if self.reverse { self.table.wrapping_sub(1) } else { self.table + 1 };
+        match self.current_table() {
+            Some(table) if self.reverse => self.leaf_at = table.tail().await?.leaves().len().saturating_sub(1),
+            Some(_) => self.leaf_at = 0,
+            None => self.finish(),
+        }
+        Ok(())
+    }
+
+    /// Loads the current page and finds the slots inside the bounds.
+    async fn load(&mut self) -> Result<()> {
+        let Some(table) = self.current_table() else { return Ok(()) };
+        let tail = match table.tail_now() {
+            Some(tail) => tail,
+            None => table.tail().await?,
+        };
+        let Some(at) = tail.leaves().get(self.leaf_at) else {
+            self.finish();
+            return Ok(());
+        };
+        // Past the bounds: no need to read the page.
+        let outside = match (&self.end, self.reverse) {
+            (Bound::Included(end), false) => at.key > end,
+            (Bound::Excluded(end), false) => at.key >= end,
+            _ => false,
+        };
+        if outside {
+            self.finish();
+            return Ok(());
+        }
+        let page = table.page_now(at.page);
+        self.hot = page.is_some();
+        let page = match (page, self.bulk.is_some()) {
+            (Some(page), _) => page,
+            (None, false) => self.fetch(&table).await?,
+            (None, true) => self.fetch_bulk(&table).await?,
+        };
+        let leaf = table.leaf(page)?;
+        let low = match &self.start {
+            Bound::Included(key) => leaf.seek_key(key, false)?,
+            Bound::Excluded(key) => leaf.seek_key(key, true)?,
+            Bound::Unbounded => 0,
+        };
+        let high = match &self.end {
+            Bound::Included(key) => leaf.seek_key(key, true)?,
+            Bound::Excluded(key) => leaf.seek_key(key, false)?,
+            Bound::Unbounded => leaf.count(),
+        };
+        self.slots = low..high;
+        self.leaf = Some(leaf);
+        if self.reverse && low >= high && low > 0 {
+            // Everything in the page is above the bounds' end or below their start; below means there is no more.
+            let below = self.leaf.as_ref().is_some_and(|leaf| low == leaf.count());
+            if below {
+                self.finish();
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches the current page and, as misses follow each other, more and more of the pages behind it.
+    async fn fetch(&mut self, table: &Arc<Table>) -> Result<Bytes> {
+        let tail = table.tail().await?;
+        let leaves = tail.leaves();
+        let rows_per_page = (tail.entries() as usize / leaves.len().max(1)).max(1);
+        let wanted = (self.expected / rows_per_page).saturating_add(1);
+        let window = self.ahead.max(if self.expected == usize::MAX { 1 } else { wanted }).min(wanted);
+        let window = window.clamp(1, READ_AHEAD_MAX);
+        self.ahead = (self.ahead * 2).min(READ_AHEAD_MAX);
+        let slots = match self.reverse {
+            false => self.leaf_at..(self.leaf_at + window).min(leaves.len()),
+            true => (self.leaf_at + 1).saturating_sub(window)..self.leaf_at + 1,
+        };
+        let pages = leaves.get(slots).unwrap_or_default().iter().map(|leaf| leaf.page);
+        let mut pages: Vec<_> = pages.filter(|page| table.page_now(*page).is_none()).collect();
+        let current = leaves.get(self.leaf_at).map_or(u32::MAX, |leaf| leaf.page);
+        pages.retain(|page| *page != current);
+        let others = join_all(pages.into_iter().map(|page| table.page(page)));
+        // Only the current page's error counts: the others are a guess.
+        let (page, _) = futures::future::join(table.page(current), others).await;
+        page
+    }
+
+    async fn fetch_bulk(&mut self, table: &Arc<Table>) -> Result<Bytes> {
+        let tail = table.tail().await?;
+        let page = tail.leaves().get(self.leaf_at).map_or(u32::MAX, |leaf| leaf.page);
+        let bulk = self.bulk.get_or_insert_default();
+        let has = |bulk: &Bulk| {
+            bulk.table == table.meta.id && page.checked_sub(bulk.first).is_some_and(|n| (n as usize) < bulk.pages.len())
+        };
+        if !has(bulk) {
+            let start = tail.page(page)?.offset;
+            let behind = tail.pages().get(page as usize..).unwrap_or_default();
+            let count = behind.partition_point(|at| at.offset < start + BULK_BYTES).max(1) as u32;
+            let pages = table.read_pages(page..page + count, Cause::Compaction).await?;
+            *bulk = Bulk { table: table.meta.id, first: page, pages };
+        }
+        let stored = bulk.pages.get(page.wrapping_sub(bulk.first) as usize).cloned().unwrap_or_default();
+        table.verify(tail, page, stored)
+    }
+
+    /// Makes the next slot of the page current; `false` if the page has no more.
+    #[inline]
+    fn enter_slot(&mut self) -> Result<bool> {
+        let slot = if self.reverse { self.slots.next_back() } else { self.slots.next() };
+        match (slot, &self.leaf) {
+            (Some(slot), Some(leaf)) => {
+                self.entry = Some(leaf.entry(slot)?);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Goes to the next entry.
+    #[inline]
+    pub(crate) async fn advance(&mut self) -> Result<()> {
+        if self.enter_slot()? {
+            return Ok(());
+        }
+        self.next_page().await
+    }
+
+    async fn next_page(&mut self) -> Result<()> {
+        if let Some(leaf) = &self.leaf {
+            self.expected = match self.expected {
+                usize::MAX => usize::MAX,
+                expected => expected.saturating_sub(leaf.count()).max(1),
+            };
+        }
+        self.leave_page().await?;
+        self.load_until_some().await
+    }
+
+    /// The current entry, its value read from overflow pages if it is there.
+    pub(crate) async fn item(&mut self) -> Result<Option<Item>> {
+        let (Some(leaf), Some(entry)) = (&self.leaf, &self.entry) else { return Ok(None) };
+        let (key, seq) = (leaf.key_bytes(entry), entry.seq);
+        match leaf.op(entry)? {
+            Ok(op) => Ok(Some(Item { key, seq, op })),
+            Err(extent) => {
+                let Some(table) = self.current_table() else { return Ok(None) };
+                Ok(Some(Item { key, seq, op: Op::Put(table.value(extent).await?) }))
+            }
+        }
+    }
+
+    /// Passes every version of the current key; returns the newest that a reader at `at` sees.
+    pub(crate) async fn take_key(&mut self, at: CommitSeq) -> Result<Option<Item>> {
+        let key = self.key_bytes();
+        let mut newest = None;
+        loop {
+            // Forward the first visible version is the newest; in reverse, the last one.
+            if self.seq() <= at && (self.reverse || newest.is_none()) {
+                newest = self.item().await?;
+            }
+            self.advance().await?;
+            if self.finished || self.key() != &key[..] {
+                return Ok(newest);
+            }
+        }
+    }
+}

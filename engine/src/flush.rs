@@ -1,0 +1,4 @@
+//! Flush: frozen memtables become one fresh run and a manifest.
+
+pub(crate) mod plan;
+pub(crate) mod run;

@@ -1,0 +1,239 @@
+//! An object opened for reading: its index and filter, loaded once; its pages, through the cache.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture};
+use holdfast_cache::{Cache, Key, Origin, OriginError};
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        manifest::ObjectMeta,
+        object::{self, Tail},
+        page::{self, Extent, Leaf},
+    },
+    store::{Cause, Store},
+    types::{CommitSeq, Op},
+};
+
+/// Overflow pages of one value fetched at once.
+const EXTENT_READS: usize = 8;
+
+/// What every table of a tree shares.
+pub(crate) struct TableIo {
+    pub(crate) store: Store,
+    pub(crate) cache: Arc<Cache>,
+    /// The folder of this incarnation, with a final slash.
+    pub(crate) folder: String,
+}
+
+impl TableIo {
+    /// The key of an object. The hash in front spreads load over the store's partitions.
+    pub(crate) fn object_key(&self, term: u64, id: u128) -> String {
+        let hash = object::hash(&id.to_be_bytes()) as u16;
+        format!("{}obj/{hash:04x}/{term:08x}-{}", self.folder, ulid::Ulid(id))
+    }
+}
+
+/// An immutable object.
+pub(crate) struct Table {
+    pub(crate) meta: ObjectMeta,
+    io: Arc<TableIo>,
+    tail: OnceLock<Tail>,
+    loading: tokio::sync::Mutex<()>,
+}
+
+impl Table {
+    pub(crate) fn new(meta: ObjectMeta, io: Arc<TableIo>) -> Self {
+        Self { meta, io, tail: OnceLock::new(), loading: tokio::sync::Mutex::new(()) }
+    }
+
+    /// The object's key in the store.
+    pub(crate) fn key(&self) -> String {
+        self.io.object_key(self.meta.term, self.meta.id)
+    }
+
+    fn at(&self, error: Error) -> Error {
+        match error {
+            Error::Corrupt(why) => Error::Corrupt(format!("{}/{}: {why}", self.io.store.url(), self.key())),
+            error => error,
+        }
+    }
+
+    /// Index and filter, if they are in memory.
+    #[inline]
+    pub(crate) fn tail_now(&self) -> Option<&Tail> {
+        self.tail.get()
+    }
+
+    /// Index and filter; the first reader fetches them, others wait for it.
+    pub(crate) async fn tail(&self) -> Result<&Tail> {
+        if let Some(tail) = self.tail.get() {
+            return Ok(tail);
+        }
+        let _one_fetch = self.loading.lock().await;
+        if let Some(tail) = self.tail.get() {
+            return Ok(tail);
+        }
+        let tail = self.read_tail(Cause::Tail).await?;
+        Ok(self.tail.get_or_init(|| tail))
+    }
+
+    /// Reads and checks index and filter, whether they are in memory or not.
+    pub(crate) async fn read_tail(&self, cause: Cause) -> Result<Tail> {
+        let start = self.meta.bytes.checked_sub(u64::from(self.meta.tail_bytes));
+        let start = start.ok_or_else(|| self.at(Error::Corrupt("the manifest's lengths are impossible".to_owned())))?;
+        let bytes = self.io.store.get(&self.key(), start..self.meta.bytes, cause).await?;
+        Tail::decode(bytes, self.meta.id, self.meta.bytes).map_err(|error| self.at(error))
+    }
+
+    /// Gives the table the tail that its writer has in memory anyway.
+    pub(crate) fn set_tail(&self, tail: Tail) {
+        let _ = self.tail.set(tail);
+    }
+
+    /// Bytes of memory that index and filter take.
+    pub(crate) fn tail_memory(&self) -> usize {
+        self.tail.get().map_or(0, Tail::memory)
+    }
+
+    fn cache_key(&self, page: u32) -> Key {
+        Key { group: self.meta.id, item: page }
+    }
+
+    /// A page that is in RAM.
+    #[inline]
+    pub(crate) fn page_now(&self, page: u32) -> Option<Bytes> {
+        self.io.cache.peek(&self.cache_key(page))
+    }
+
+    /// A verified page, from wherever it is.
+    pub(crate) async fn page(self: &Arc<Self>, page: u32) -> Result<Bytes> {
+        let origin: Arc<dyn Origin> = self.clone();
+        self.io.cache.get(self.cache_key(page), &origin).await.map_err(|error| self.cache_error(error))
+    }
+
+    fn cache_error(&self, error: holdfast_cache::Error) -> Error {
+        match &error {
+            // The origin is this table: its error comes back as it was.
+            holdfast_cache::Error::Origin(origin) => match origin.0.downcast_ref::<Error>() {
+                Some(error) => error.clone(),
+                None => Error::Store(error.to_string()),
+            },
+            _ => Error::Retry(format!("page of {}: {error}", self.key())),
+        }
+    }
+
+    /// Reads consecutive pages in one request, bypassing the cache; not yet verified.
+    pub(crate) async fn read_pages(&self, pages: std::ops::Range<u32>, cause: Cause) -> Result<Vec<Bytes>> {
+        let tail = self.tail().await?;
+        let (Some(first), Some(last)) = (pages.clone().next(), pages.clone().next_back()) else {
+            return Ok(Vec::new());
+        };
+        let (first, last) = (tail.page(first)?, tail.page(last)?);
+        let range = first.offset..last.offset + u64::from(last.len);
+        let bytes = self.io.store.get(&self.key(), range, cause).await?;
+        pages
+            .map(|page| {
+                let at = tail.page(page)?;
+                let start = (at.offset - first.offset) as usize;
+                Ok(bytes.slice(start..start + at.len as usize))
+            })
+            .collect()
+    }
+
+    /// Checks a page as read from the store against the index and its own checksum.
+    pub(crate) fn verify(&self, tail: &Tail, page: u32, stored: Bytes) -> Result<Bytes> {
+        let at = tail.page(page)?;
+        if page::stored_crc(&stored) != at.crc {
+            let why = format!("page {page} at offset {} is not the one that the index names", at.offset);
+            return Err(self.at(Error::Corrupt(why)));
+        }
+        page::verify(stored).map_err(|error| match error {
+            Error::Corrupt(why) => self.at(Error::Corrupt(format!("page {page} at offset {}: {why}", at.offset))),
+            error => error,
+        })
+    }
+
+    async fn fetch_page(&self, page: u32) -> Result<Bytes> {
+        let tail = self.tail().await?;
+        let at = tail.page(page)?;
+        let range = at.offset..at.offset + u64::from(at.len);
+        let stored = self.io.store.get(&self.key(), range, Cause::Page).await?;
+        self.verify(tail, page, stored)
+    }
+
+    /// Opens a verified page as a leaf.
+    #[inline]
+    pub(crate) fn leaf(&self, page: Bytes) -> Result<Leaf> {
+        Leaf::open(page).map_err(|error| self.at(error))
+    }
+
+    /// The newest version of `key` that a reader at `at` sees in this object. Never awaits when its pages are in RAM.
+    pub(crate) async fn get(self: &Arc<Self>, key: &[u8], hash: u64, at: CommitSeq) -> Result<Option<(CommitSeq, Op)>> {
+        let tail = match self.tail_now() {
+            Some(tail) => tail,
+            None => self.tail().await?,
+        };
+        if !tail.may_contain(hash) {
+            return Ok(None);
+        }
+        let mut slot = tail.find_leaf(key, at);
+        while let Some(leaf_at) = tail.leaves().get(slot) {
+            if leaf_at.key[..] > *key {
+                return Ok(None);
+            }
+            let page = match self.page_now(leaf_at.page) {
+                Some(page) => page,
+                None => self.page(leaf_at.page).await?,
+            };
+            let leaf = self.leaf(page)?;
+            let found = leaf.seek(key, at).map_err(|error| self.at(error))?;
+            if found == leaf.count() {
+                slot += 1;
+                continue;
+            }
+            let entry = leaf.entry(found).map_err(|error| self.at(error))?;
+            if leaf.key(&entry) != key {
+                return Ok(None);
+            }
+            let op = match leaf.op(&entry).map_err(|error| self.at(error))? {
+                Ok(op) => op,
+                Err(extent) => Op::Put(self.value(extent).await?),
+            };
+            return Ok(Some((entry.seq, op)));
+        }
+        Ok(None)
+    }
+
+    /// A value from its overflow pages.
+    pub(crate) async fn value(self: &Arc<Self>, extent: Extent) -> Result<Bytes> {
+        let end = extent.first_page.checked_add(extent.pages);
+        let end = end.ok_or_else(|| self.at(Error::Corrupt("impossible overflow extent".to_owned())))?;
+        // Boxed: one large state machine less inside every read of a small row.
+        let read = futures::stream::iter(extent.first_page..end)
+            .map(|page| {
+                let table = self.clone();
+                async move { page::overflow_piece(&table.page(page).await?).map_err(|error| table.at(error)) }
+            })
+            .buffered(EXTENT_READS)
+            .try_fold(BytesMut::new(), |mut value, piece| async move {
+                value.extend_from_slice(&piece);
+                Ok(value)
+            });
+        let value: BoxFuture<'_, Result<BytesMut>> = Box::pin(read);
+        let value = value.await?;
+        if value.len() != extent.len as usize {
+            let why = format!("overflow pages hold {} bytes of a value of {}", value.len(), extent.len);
+            return Err(self.at(Error::Corrupt(why)));
+        }
+        Ok(value.freeze())
+    }
+}
+
+impl Origin for Table {
+    fn fetch(&self, key: Key) -> BoxFuture<'_, Result<Bytes, OriginError>> {
+        Box::pin(async move { self.fetch_page(key.item).await.map_err(|error| OriginError(Arc::new(error))) })
+    }
+}

@@ -1,0 +1,394 @@
+//! The tree: the current version, and the steps that prepare and install the next one.
+//!
+//! A step (flush or compaction) writes objects and a manifest and returns a [`Draft`]: nothing is in force yet. The
+//! caller proposes an edit that names the draft and its base; when the edit is applied and accepted, it calls
+//! [`Tree::install`]. If another edit came first, [`Tree::rebase`] makes a new manifest of the same step.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use holdfast_cache::Cache;
+use holdfast_wal::LogId;
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    compact::{self, plan::Kind},
+    error::{Error, Result},
+    flush,
+    gc::Graveyard,
+    pointer,
+    store::{Cause, Store, owner::Owner},
+    table::{Table, TableIo},
+    types::{CommitSeq, RangeDelete},
+    writer::Shape,
+};
+pub use crate::{
+    cursor::VersionCursor,
+    flush::run::Source,
+    format::{
+        manifest::{Manifest, ManifestId, Membership},
+        page::Codec,
+    },
+    version::Version,
+};
+
+/// Options of [`Tree::open`].
+#[derive(Clone, Debug)]
+pub struct TreeOptions {
+    /// Whom the store belongs to; everything lives under its folder.
+    pub owner: Owner,
+    /// Local file that names the current manifest; written and synced before [`Tree::install`] returns.
+    pub pointer: Option<PathBuf>,
+    /// Bytes of a page before compression.
+    pub page_bytes: usize,
+    /// Bytes of pages after which an object ends.
+    pub object_bytes: u64,
+    /// How page bodies are stored.
+    pub codec: Codec,
+    /// Fresh runs that trigger a compaction.
+    pub fresh_runs: usize,
+    /// Bytes of the first level before it gets another below it.
+    pub level_bytes: u64,
+    /// How long an object that nothing refers to stays in the bucket.
+    pub grace: Duration,
+}
+
+impl TreeOptions {
+    /// The defaults, for `owner`.
+    pub fn new(owner: Owner) -> Self {
+        Self {
+            owner,
+            pointer: None,
+            page_bytes: 16 * 1024,
+            object_bytes: 16 * 1024 * 1024,
+            codec: Codec::Raw,
+            fresh_runs: 2,
+            level_bytes: 1024 * 1024 * 1024,
+            grace: Duration::from_secs(10),
+        }
+    }
+
+    fn limits(&self) -> compact::plan::Limits {
+        compact::plan::Limits {
+            fresh_runs: self.fresh_runs,
+            last_level_bytes: self.level_bytes,
+            level_bytes_min: self.level_bytes / 4,
+        }
+    }
+}
+
+/// What [`Tree::flush`] writes.
+pub struct FlushInput {
+    /// Raft term of the leader.
+    pub term: u64,
+    /// The frozen memtables, each in the order (key ascending, commit number descending).
+    pub sources: Vec<Source>,
+    /// Range deletes of those memtables.
+    pub range_deletes: Vec<RangeDelete>,
+    /// The current manifest, as the caller knows it.
+    pub base: ManifestId,
+    /// All state at `up_to` that is not rows.
+    pub state: Bytes,
+    /// Format level of the cluster at `up_to`.
+    pub format_level: u32,
+    /// The memtables hold everything since the base up to and including this entry.
+    pub up_to: LogId,
+    /// Membership at `up_to`.
+    pub membership: Membership,
+    /// No reader is below this; at most the end of `up_to` counts.
+    pub floor: CommitSeq,
+}
+
+/// A step whose objects and manifest are in the bucket, but not in force.
+#[derive(Clone)]
+pub struct Draft {
+    /// The manifest to install.
+    pub manifest: ManifestId,
+    /// The manifest it was made from: an edit is accepted only while this one is current (rule 1).
+    pub base: ManifestId,
+    /// What the manifest covers of the log.
+    pub up_to: LogId,
+    /// Why the step was made, for logs.
+    pub reason: &'static str,
+    change: Arc<Change>,
+}
+
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Draft({} on {}, {})", self.manifest, self.base, self.reason)
+    }
+}
+
+/// What a step changes, so that it can be applied to another base.
+enum Change {
+    Flush {
+        run: Vec<Arc<Table>>,
+        range_deletes: Vec<RangeDelete>,
+        state: Bytes,
+        format_level: u32,
+        up_to: LogId,
+        membership: Membership,
+    },
+    Compaction {
+        plan: compact::plan::Plan,
+        outputs: Vec<Arc<Table>>,
+    },
+}
+
+/// Figures for SHOW STATUS and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TreeStats {
+    /// Fresh runs.
+    pub fresh_runs: usize,
+    /// Objects and bytes per run, newest first: fresh runs, then levels.
+    pub runs: Vec<(usize, u64)>,
+    /// Objects in force.
+    pub objects: usize,
+    /// Bytes in force.
+    pub bytes: u64,
+    /// Bytes out of force that are not deleted yet.
+    pub dead_bytes: u64,
+    /// Entries in force, tombstones and old versions included.
+    pub entries: u64,
+    /// Memory of indexes and filters.
+    pub tail_bytes: u64,
+    /// Flushes and compactions installed here.
+    pub installed: u64,
+}
+
+/// The objects of one database. Cheap to clone.
+#[derive(Clone)]
+pub struct Tree(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) io: Arc<TableIo>,
+    pub(crate) options: TreeOptions,
+    version: RwLock<Arc<Version>>,
+    /// Drafts that may be installed, with the tables their writer has open.
+    drafts: Mutex<FxHashMap<ManifestId, Arc<Version>>>,
+    pub(crate) graveyard: Graveyard,
+    installed: std::sync::atomic::AtomicU64,
+    /// One compaction at a time.
+    compacting: tokio::sync::Mutex<()>,
+    /// One install at a time.
+    installing: tokio::sync::Mutex<()>,
+}
+
+impl Tree {
+    /// Opens the manifest `current`, or an empty tree.
+    pub async fn open(
+        store: Store,
+        cache: Arc<Cache>,
+        options: TreeOptions,
+        current: Option<ManifestId>,
+    ) -> Result<Self> {
+        let io = Arc::new(TableIo { store, cache, folder: options.owner.folder() });
+        let manifest = match current {
+            Some(id) => read_manifest(&io, &options.owner, id).await?,
+            None => {
+                let Owner { cluster, incarnation } = options.owner;
+                Manifest { cluster, incarnation, ..Manifest::default() }
+            }
+        };
+        let version = Arc::new(Version::new(manifest, &[], &io));
+        Ok(Self(Arc::new(Inner {
+            io,
+            options,
+            version: RwLock::new(version),
+            drafts: Mutex::default(),
+            graveyard: Graveyard::default(),
+            installed: std::sync::atomic::AtomicU64::new(0),
+            compacting: tokio::sync::Mutex::new(()),
+            installing: tokio::sync::Mutex::new(()),
+        })))
+    }
+
+    /// The current version. Holding it pins its objects.
+    pub fn version(&self) -> Arc<Version> {
+        self.0.version.read().clone()
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.io.store
+    }
+
+    fn shape(&self) -> Shape {
+        let TreeOptions { page_bytes, object_bytes, codec, .. } = self.0.options;
+        // Offsets in a page have 16 bits.
+        Shape { page_bytes: page_bytes.clamp(1024, 32 * 1024), object_bytes, codec }
+    }
+
+    /// Writes frozen memtables as one fresh run, and the manifest that adds it. Nothing is in force until
+    /// [`Self::install`].
+    pub async fn flush(&self, input: FlushInput) -> Result<Draft> {
+        let version = self.version();
+        let base = version.manifest();
+        if base.id != input.base {
+            return Err(Error::Conflict(format!("flush based on manifest {}, current is {}", input.base, base.id)));
+        }
+        let swept = input.floor.min(CommitSeq::end_of(input.up_to.index));
+        let ranges: Vec<_> = base.range_deletes.iter().chain(&input.range_deletes).cloned().collect();
+        let bounds = (input.floor, swept);
+        let shape = self.shape();
+        let write = flush::run::write(&self.0.io, &shape, input.term, input.sources, &ranges, base, bounds);
+        let change = Change::Flush {
+            run: write.await?,
+            range_deletes: input.range_deletes,
+            state: input.state,
+            format_level: input.format_level,
+            up_to: input.up_to,
+            membership: input.membership,
+        };
+        self.draft(Arc::new(change), &version, input.term, "flush").await
+    }
+
+    /// Makes the next compaction step, if one is due and none is running. No reader is below `floor`.
+    pub async fn compact(&self, term: u64, floor: CommitSeq) -> Result<Option<Draft>> {
+        let Ok(_one_at_a_time) = self.0.compacting.try_lock() else { return Ok(None) };
+        let version = self.version();
+        let manifest = version.manifest();
+        let Some(plan) = compact::plan::next(manifest, floor, &self.0.options.limits()) else { return Ok(None) };
+        let outputs = match plan.kind {
+            Kind::Drop => Vec::new(),
+            Kind::Move => version.tables().filter(|table| plan.inputs.contains(&table.meta.id)).cloned().collect(),
+            Kind::Rewrite => {
+                let swept = floor.min(CommitSeq::end_of(manifest.up_to.index));
+                compact::run::rewrite(&self.0.io, &self.shape(), term, &version, &plan, (floor, swept)).await?
+            }
+        };
+        let reason = plan.reason;
+        // A flush may have been installed meanwhile: build on what is current now.
+        let base = self.version();
+        self.draft(Arc::new(Change::Compaction { plan, outputs }), &base, term, reason).await.map(Some)
+    }
+
+    /// Makes a new manifest of a step whose base is no longer current. [`Error::Conflict`] if the step makes no sense
+    /// any more; its objects are swept up later.
+    pub async fn rebase(&self, draft: &Draft, term: u64) -> Result<Draft> {
+        self.draft(draft.change.clone(), &self.version(), term, draft.reason).await
+    }
+
+    async fn draft(&self, change: Arc<Change>, base: &Arc<Version>, term: u64, reason: &'static str) -> Result<Draft> {
+        let io = &self.0.io;
+        let mut manifest = Manifest::clone(base.manifest());
+        manifest.previous = Some(manifest.id);
+        manifest.id = ManifestId { term, ulid: io.store.new_ulid() };
+        let new_tables = change.apply(&mut manifest)?;
+        manifest.check_order()?;
+        let draft = Draft { manifest: manifest.id, base: base.manifest().id, up_to: manifest.up_to, reason, change };
+        io.store.put_new(&manifest_key(io, manifest.id), &[manifest.encode()], Cause::Manifest).await?;
+        let known: Vec<_> = base.tables().cloned().chain(new_tables).collect();
+        let version = Arc::new(Version::new(manifest, &known, io));
+        self.0.drafts.lock().insert(draft.manifest, version);
+        Ok(draft)
+    }
+
+    /// Puts a manifest in force. Call it only when applying an accepted edit. When it returns, the local pointer names
+    /// the manifest durably, so the log before the manifest's `up_to` may go.
+    pub async fn install(&self, id: ManifestId) -> Result<()> {
+        let _one_at_a_time = self.0.installing.lock().await;
+        let current = self.version();
+        if current.manifest().id == id {
+            return Ok(());
+        }
+        let prepared = self.0.drafts.lock().remove(&id);
+        let next = match prepared {
+            Some(version) => version,
+            None => {
+                let manifest = read_manifest(&self.0.io, &self.0.options.owner, id).await?;
+                let known: Vec<_> = current.tables().cloned().collect();
+                Arc::new(Version::new(manifest, &known, &self.0.io))
+            }
+        };
+        if let Some(path) = self.0.options.pointer.clone() {
+            let written = tokio::task::spawn_blocking(move || pointer::write(&path, id)).await;
+            written.map_err(|error| Error::Closed(error.to_string()))??;
+        }
+        // Drafts on other bases can never be accepted any more.
+        self.0.drafts.lock().retain(|_, draft| draft.manifest().previous == Some(id));
+        *self.0.version.write() = next.clone();
+        self.0.installed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.graveyard.bury(self.store().clock().now(), &current, &next);
+        Ok(())
+    }
+
+    /// Figures of the current version.
+    pub fn stats(&self) -> TreeStats {
+        let version = self.version();
+        let manifest = version.manifest();
+        let size = |run: &Vec<_>| {
+            (run.len(), run.iter().map(|object: &crate::format::manifest::ObjectMeta| object.bytes).sum())
+        };
+        let runs: Vec<(usize, u64)> = manifest.runs().map(size).collect();
+        TreeStats {
+            fresh_runs: manifest.fresh.len(),
+            objects: runs.iter().map(|run| run.0).sum(),
+            bytes: runs.iter().map(|run| run.1).sum(),
+            runs,
+            dead_bytes: self.0.graveyard.bytes(),
+            entries: manifest.objects().map(|object| object.entries).sum(),
+            tail_bytes: version.tables().map(|table| table.tail_memory() as u64).sum(),
+            installed: self.0.installed.load(std::sync::atomic::Ordering::Relaxed),
+        }
+    }
+}
+
+impl Change {
+    /// Applies the change; returns the tables it brings.
+    fn apply(&self, manifest: &mut Manifest) -> Result<Vec<Arc<Table>>> {
+        match self {
+            Self::Flush { run, range_deletes, state, format_level, up_to, membership } => {
+                if manifest.up_to.index >= up_to.index && up_to.index > 0 {
+                    let why = format!("flush up to entry {}, current is at {}", up_to.index, manifest.up_to.index);
+                    return Err(Error::Conflict(why));
+                }
+                if !run.is_empty() {
+                    manifest.fresh.insert(0, run.iter().map(|table| table.meta.clone()).collect());
+                }
+                manifest.range_deletes.extend(range_deletes.iter().cloned());
+                manifest.state = state.clone();
+                manifest.format_level = *format_level;
+                manifest.up_to = *up_to;
+                manifest.membership = membership.clone();
+                compact::plan::forget_range_deletes(manifest);
+                Ok(run.clone())
+            }
+            Self::Compaction { plan, outputs } => {
+                let present = manifest.objects().filter(|object| plan.inputs.contains(&object.id)).count();
+                if present != plan.inputs.len() {
+                    return Err(Error::Conflict("objects of a compaction are no longer in force".to_owned()));
+                }
+                let metas = outputs.iter().map(|table| table.meta.clone()).collect();
+                compact::plan::apply(manifest, &plan.inputs, plan.level, metas);
+                Ok(outputs.clone())
+            }
+        }
+    }
+}
+
+pub(crate) fn manifest_key(io: &TableIo, id: ManifestId) -> String {
+    format!("{}manifest/{id}", io.folder)
+}
+
+/// Reads a manifest and checks that it is the one asked for, of this cluster.
+async fn read_manifest(io: &Arc<TableIo>, owner: &Owner, id: ManifestId) -> Result<Manifest> {
+    let key = manifest_key(io, id);
+    let at = |why: String| Error::Corrupt(format!("{}/{key}: {why}", io.store.url()));
+    let got = io.store.get_all(&key, Cause::Manifest).await?;
+    let got = got.ok_or_else(|| Error::Store(format!("{}/{key} is missing", io.store.url())))?;
+    let manifest = Manifest::decode(got.bytes).map_err(|error| match error {
+        Error::Corrupt(why) => at(why),
+        error => error,
+    })?;
+    if manifest.id != id || manifest.cluster != owner.cluster {
+        return Err(at(format!("it is manifest {} of cluster {}", manifest.id, ulid::Ulid(manifest.cluster))));
+    }
+    Ok(manifest)
+}

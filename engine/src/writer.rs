@@ -1,0 +1,239 @@
+//! Turns sorted entries into pages and pages into objects in the bucket. Used by flush and compaction.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_cache::{Key, Place};
+use tokio::task::JoinSet;
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        manifest::ObjectMeta,
+        object::{LeafAt, Tail, TailBuilder},
+        page::{self, Codec, Extent, LeafBuilder, NewCell},
+    },
+    limits::INLINE_VALUE_BYTES_MAX,
+    store::Cause,
+    table::{Table, TableIo},
+    types::{CommitSeq, Op},
+};
+
+/// Bytes of one overflow page's piece: with its header, a page stays inside 128 KiB.
+pub(crate) const OVERFLOW_PIECE_BYTES: usize = 120 * 1024;
+/// Objects being uploaded while the next one is built.
+const UPLOADS_MAX: usize = 2;
+
+/// How objects are shaped.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) page_bytes: usize,
+    pub(crate) object_bytes: u64,
+    pub(crate) codec: Codec,
+}
+
+/// One object under construction. Pure: no I/O.
+struct ObjectBuilder {
+    leaf: LeafBuilder,
+    tail: TailBuilder,
+    pages: Vec<Bytes>,
+    /// Per page: whether readers are likely to want it soon.
+    hot: Vec<bool>,
+    leaf_first: Option<(Bytes, CommitSeq, bool)>,
+    leaf_heat: (u32, u32),
+    first: Bytes,
+    last: Vec<u8>,
+    meta: ObjectMeta,
+}
+
+impl ObjectBuilder {
+    fn new() -> Self {
+        Self {
+            leaf: LeafBuilder::default(),
+            tail: TailBuilder::default(),
+            pages: Vec::new(),
+            hot: Vec::new(),
+            leaf_first: None,
+            leaf_heat: (0, 0),
+            first: Bytes::new(),
+            last: Vec::new(),
+            meta: ObjectMeta { min_seq: CommitSeq::MAX, ..ObjectMeta::default() },
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.meta.entries == 0
+    }
+
+    fn push_page(&mut self, page: Bytes, hot: bool) -> u32 {
+        let number = self.tail.add_page(page.len() as u32, page::stored_crc(&page));
+        self.pages.push(page);
+        self.hot.push(hot);
+        number
+    }
+
+    fn finish_leaf(&mut self, shape: &Shape) {
+        let Some((key, seq, continued)) = self.leaf_first.take() else { return };
+        let (hot, all) = std::mem::take(&mut self.leaf_heat);
+        let page = self.leaf.finish(shape.codec);
+        let page = self.push_page(page, hot * 2 >= all);
+        self.tail.add_leaf(LeafAt { page, continued, seq, key });
+    }
+
+    fn add(&mut self, shape: &Shape, key: &[u8], seq: CommitSeq, op: &Op, hot: bool) {
+        let same_key = !self.is_empty() && self.last == key;
+        let inline = op.value_len() <= INLINE_VALUE_BYTES_MAX;
+        let room = key.len() + if inline { op.value_len() } else { 12 };
+        if !self.leaf.is_empty() && self.leaf.len() + room > shape.page_bytes {
+            self.finish_leaf(shape);
+        }
+        let cell = match op {
+            Op::Put(value) if inline => NewCell::Put(value),
+            Op::Put(value) => NewCell::Overflow(self.add_overflow(shape, value)),
+            Op::Delete => NewCell::Delete,
+        };
+        if self.leaf.is_empty() {
+            self.leaf_first = Some((Bytes::copy_from_slice(key), seq, same_key));
+        }
+        self.leaf.add(key, seq, cell);
+        self.leaf_heat.0 += u32::from(hot);
+        self.leaf_heat.1 += 1;
+        self.tail.add_entry(key, !same_key);
+        if self.is_empty() {
+            self.first = Bytes::copy_from_slice(key);
+        }
+        if !same_key {
+            self.last.clear();
+            self.last.extend_from_slice(key);
+        }
+        self.meta.entries += 1;
+        self.meta.tombstones += u64::from(*op == Op::Delete);
+        self.meta.min_seq = self.meta.min_seq.min(seq);
+        self.meta.max_seq = self.meta.max_seq.max(seq);
+    }
+
+    fn add_overflow(&mut self, shape: &Shape, value: &Bytes) -> Extent {
+        let first_page = self.tail.next_page();
+        for piece in value.chunks(OVERFLOW_PIECE_BYTES) {
+            self.push_page(page::encode_overflow(piece, shape.codec), false);
+        }
+        Extent { first_page, pages: self.tail.next_page() - first_page, len: value.len() as u32 }
+    }
+
+    fn finish(mut self, shape: &Shape, id: u128, term: u64, swept: CommitSeq) -> Built {
+        self.finish_leaf(shape);
+        let pages_bytes = self.tail.pages_bytes();
+        let tail = self.tail.finish(id);
+        let meta = ObjectMeta {
+            id,
+            term,
+            bytes: pages_bytes + tail.len() as u64,
+            tail_bytes: tail.len() as u32,
+            swept,
+            first: self.first,
+            last: Bytes::from(self.last),
+            ..self.meta
+        };
+        Built { meta, pages: self.pages, hot: self.hot, tail }
+    }
+}
+
+struct Built {
+    meta: ObjectMeta,
+    pages: Vec<Bytes>,
+    hot: Vec<bool>,
+    tail: Bytes,
+}
+
+/// Writes a sorted sequence of entries as a run of objects.
+pub(crate) struct RunWriter {
+    io: Arc<TableIo>,
+    shape: Shape,
+    cause: Cause,
+    term: u64,
+    swept: CommitSeq,
+    /// Keys at which an object must end, last first.
+    fences: Vec<Bytes>,
+    current: ObjectBuilder,
+    uploads: JoinSet<Result<Arc<Table>>>,
+    done: Vec<Arc<Table>>,
+}
+
+impl RunWriter {
+    /// `swept`: range deletes up to it have been applied to what will be added.
+    pub(crate) fn new(io: Arc<TableIo>, shape: Shape, cause: Cause, term: u64, swept: CommitSeq) -> Self {
+        let current = ObjectBuilder::new();
+        Self { io, shape, cause, term, swept, fences: Vec::new(), current, uploads: JoinSet::new(), done: Vec::new() }
+    }
+
+    /// No object of the run will reach across these keys (ascending): other objects of the level begin there.
+    pub(crate) fn with_fences(mut self, mut fences: Vec<Bytes>) -> Self {
+        fences.reverse();
+        self.fences = fences;
+        self
+    }
+
+    /// Adds the next entry. `hot`: readers are likely to want it soon.
+    #[inline]
+    pub(crate) async fn add(&mut self, key: &[u8], seq: CommitSeq, op: &Op, hot: bool) -> Result<()> {
+        // Objects of a run share no key: cut between keys only.
+        let mut cut = self.current.tail.pages_bytes() >= self.shape.object_bytes && self.current.last != key;
+        while self.fences.last().is_some_and(|fence| fence[..] <= *key) {
+            self.fences.pop();
+            cut = true;
+        }
+        if cut && !self.current.is_empty() {
+            self.cut().await?;
+        }
+        self.current.add(&self.shape, key, seq, op, hot);
+        Ok(())
+    }
+
+    async fn cut(&mut self) -> Result<()> {
+        while self.uploads.len() >= UPLOADS_MAX {
+            self.join_one().await?;
+        }
+        let object = std::mem::replace(&mut self.current, ObjectBuilder::new());
+        let built = object.finish(&self.shape, self.io.store.new_ulid(), self.term, self.swept);
+        self.uploads.spawn(upload(self.io.clone(), built, self.cause));
+        Ok(())
+    }
+
+    async fn join_one(&mut self) -> Result<()> {
+        match self.uploads.join_next().await {
+            Some(Ok(table)) => self.done.push(table?),
+            Some(Err(error)) => return Err(Error::Retry(format!("upload was aborted: {error}"))),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Uploads what is left and returns the run's tables in key order, all of them in the bucket.
+    pub(crate) async fn finish(mut self) -> Result<Vec<Arc<Table>>> {
+        if !self.current.is_empty() {
+            self.cut().await?;
+        }
+        while !self.uploads.is_empty() {
+            self.join_one().await?;
+        }
+        self.done.sort_by(|a, b| a.meta.first.cmp(&b.meta.first));
+        Ok(self.done)
+    }
+}
+
+/// Uploads one object, then puts its pages where readers will look for them.
+async fn upload(io: Arc<TableIo>, built: Built, cause: Cause) -> Result<Arc<Table>> {
+    let Built { meta, mut pages, hot, tail } = built;
+    let key = io.object_key(meta.term, meta.id);
+    pages.push(tail.clone());
+    io.store.put_new(&key, &pages, cause).await?;
+    pages.pop();
+    for (number, (page, hot)) in pages.into_iter().zip(hot).enumerate() {
+        let place = if hot { Place::Both } else { Place::Nvme };
+        // What we just encoded verifies; this unpacks compressed bodies.
+        io.cache.insert(Key { group: meta.id, item: number as u32 }, page::verify(page)?, place);
+    }
+    let table = Table::new(meta, io);
+    table.set_tail(Tail::decode(tail, table.meta.id, table.meta.bytes)?);
+    Ok(Arc::new(table))
+}
