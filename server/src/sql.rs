@@ -1,10 +1,24 @@
 //! SQL: text to digest to AST to typed expressions, with MySQL's values and conversions.
 
+pub mod arith;
 pub mod ast;
 pub mod ast_expr;
+pub mod bind;
+pub mod cast;
 pub mod collation;
+pub mod compare;
 pub mod context;
+pub mod convert;
 pub mod decimal;
 pub mod error;
+pub mod eval;
+pub mod expr;
+mod fold;
+pub mod functions;
+pub mod infer;
+pub mod interval;
+pub mod json;
+pub mod like;
+pub mod temporal;
 pub mod types;
 pub mod value;

@@ -91,8 +91,17 @@ pub enum Node {
     And(Vec<Expr>),
     Or(Vec<Expr>),
     Xor(Box<(Expr, Expr)>),
-    Is { expr: Box<Expr>, test: IsTest, negated: bool },
-    In { expr: Box<Expr>, list: Vec<Expr>, collation: Collation, negated: bool },
+    Is {
+        expr: Box<Expr>,
+        test: IsTest,
+        negated: bool,
+    },
+    In {
+        expr: Box<Expr>,
+        list: Vec<Expr>,
+        collation: Collation,
+        negated: bool,
+    },
     /// `(a, b) IN ((1, 2), ...)` and row comparison are expanded when bound; this is what is left.
     Like(Box<Like>),
     Regexp(Box<Regexp>),
@@ -109,7 +118,11 @@ pub enum Node {
     UserVar(String),
     Assign(String, Box<Expr>),
     SystemVar(VariableScope, String),
-    DateAdd { args: Box<(Expr, Expr)>, unit: IntervalUnit, subtract: bool },
+    DateAdd {
+        args: Box<(Expr, Expr)>,
+        unit: IntervalUnit,
+        subtract: bool,
+    },
     Extract(IntervalUnit, Box<Expr>),
     TimestampDiff(IntervalUnit, Box<(Expr, Expr)>),
 }
