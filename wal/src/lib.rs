@@ -9,12 +9,17 @@ use bytes::Bytes;
 pub mod disk;
 mod error;
 mod host;
+mod lock;
 mod log;
 mod raft;
+pub mod record;
+mod recover;
+mod segment;
 pub mod transport;
 mod wal;
 
 pub use error::Error;
+pub use lock::{DirLock, LOCK_FILE};
 pub use log::{Log, LogEntry, LogOptions, LogState};
 pub use wal::{Leadership, Limits, Timing, Wal, WalOptions, WalStatus};
 
