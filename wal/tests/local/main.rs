@@ -1,0 +1,5 @@
+//! The local log through its public interface, on the simulated disk and on both real ones.
+#![allow(missing_docs, reason = "test code")]
+
+mod basics;
+mod support;
