@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let hex: String = encode(ID).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "4846434d01000000030000000000000002010000000000000000000000000000");
+        assert_eq!(hex, "4846434d0100000003000000000000000201000000000000000000000000000016a9a771");
     }
 
     #[test]

@@ -392,3 +392,7 @@ async fn read_manifest(io: &Arc<TableIo>, owner: &Owner, id: ManifestId) -> Resu
     }
     Ok(manifest)
 }
+
+#[cfg(test)]
+#[path = "tree/tests.rs"]
+mod tests;
