@@ -7,6 +7,7 @@ use std::{ops::Bound, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+pub mod check;
 pub mod clock;
 mod compact;
 pub mod cost;

@@ -126,8 +126,12 @@ impl Table {
     }
 
     /// Reads consecutive pages in one request, bypassing the cache; not yet verified.
-    pub(crate) async fn read_pages(&self, pages: std::ops::Range<u32>, cause: Cause) -> Result<Vec<Bytes>> {
-        let tail = self.tail().await?;
+    pub(crate) async fn read_pages(
+        &self,
+        tail: &Tail,
+        pages: std::ops::Range<u32>,
+        cause: Cause,
+    ) -> Result<Vec<Bytes>> {
         let (Some(first), Some(last)) = (pages.clone().next(), pages.clone().next_back()) else {
             return Ok(Vec::new());
         };

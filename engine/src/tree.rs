@@ -378,7 +378,7 @@ pub(crate) fn manifest_key(io: &TableIo, id: ManifestId) -> String {
 }
 
 /// Reads a manifest and checks that it is the one asked for, of this cluster.
-async fn read_manifest(io: &Arc<TableIo>, owner: &Owner, id: ManifestId) -> Result<Manifest> {
+pub(crate) async fn read_manifest(io: &Arc<TableIo>, owner: &Owner, id: ManifestId) -> Result<Manifest> {
     let key = manifest_key(io, id);
     let at = |why: String| Error::Corrupt(format!("{}/{key}: {why}", io.store.url()));
     let got = io.store.get_all(&key, Cause::Manifest).await?;

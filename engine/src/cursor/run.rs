@@ -268,7 +268,7 @@ impl RunCursor {
             let start = tail.page(page)?.offset;
             let behind = tail.pages().get(page as usize..).unwrap_or_default();
             let count = behind.partition_point(|at| at.offset < start + BULK_BYTES).max(1) as u32;
-            let pages = table.read_pages(page..page + count, Cause::Compaction).await?;
+            let pages = table.read_pages(tail, page..page + count, Cause::Compaction).await?;
             *bulk = Bulk { table: table.meta.id, first: page, pages };
         }
         let stored = bulk.pages.get(page.wrapping_sub(bulk.first) as usize).cloned().unwrap_or_default();

@@ -249,3 +249,196 @@ proptest! {
         block_on(run(steps));
     }
 }
+
+/// A tree with a few hundred rows in fresh runs and levels, and big values.
+async fn filled(store: &Store, options: TreeOptions) -> (Tree, Model) {
+    let tree = Tree::open(store.clone(), cache(1 << 20), options, None).await.unwrap();
+    let mut model = Model::default();
+    for round in 0..4u16 {
+        (0..200).for_each(|n| model.write(key(n * 2 + round % 2), Some(vec![round as u8; 40])));
+        model.write(key(round), Some((0..300_000u32).map(|byte| byte as u8).collect()));
+        (0..20).for_each(|n| model.write(key(n * 9), None));
+        let draft = tree.flush(model.flush_input(tree.version().manifest().id)).await.unwrap();
+        install(&tree, &draft).await;
+        drop(draft);
+        if round == 2 {
+            settle(&tree, &model).await;
+        }
+    }
+    (tree, model)
+}
+
+#[test]
+fn what_is_stored_checks_clean() {
+    block_on(async {
+        let store = Store::open("memory:///", store_options()).unwrap();
+        let (tree, _) = filled(&store, small_options()).await;
+        let report = tree.check().await.unwrap();
+        assert_eq!(report.details, [""; 0]);
+        assert_eq!(report.entries, tree.stats().entries);
+        assert!(report.pages > 20 && report.bytes == tree.stats().bytes);
+    });
+}
+
+#[test]
+fn damage_is_named_and_never_returned() {
+    block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_path_buf();
+        let store = Store::open(&format!("file://{}", root.display()), store_options()).unwrap();
+        let (tree, model) = filled(&store, small_options()).await;
+        let current = tree.version().manifest().id;
+        let objects: Vec<_> = tree.version().tables().map(|table| (table.key(), table.meta.bytes)).collect();
+        for (step, (object, bytes)) in objects.iter().enumerate() {
+            let path = root.join(object);
+            let good = std::fs::read(&path).unwrap();
+            let mut bad = good.clone();
+            let place = (step as u64 * 7919 % bytes) as usize;
+            bad[place] ^= 0x10;
+            std::fs::write(&path, &bad).unwrap();
+            let tree = Tree::open(store.clone(), cache(1 << 20), small_options(), Some(current)).await.unwrap();
+            let report = tree.check().await.unwrap();
+            assert!(report.faults > 0, "byte {place} of {bytes}");
+            assert!(report.details[0].contains(object), "{:?}", report.details);
+            let version = tree.version();
+            for n in 0..400 {
+                match version.get(&key(n), CommitSeq::MAX).await {
+                    Ok(found) => {
+                        let found = found.and_then(|(_, op)| op.into_value()).map(|value| value.to_vec());
+                        assert_eq!(found, model.get(&key(n), CommitSeq::MAX));
+                    }
+                    Err(error) => assert!(matches!(&error, Error::Corrupt(why) if why.contains(object)), "{error}"),
+                }
+            }
+            std::fs::write(&path, &good).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_missing_object_is_an_error_never_absence() {
+    block_on(async {
+        let store = Store::open("memory:///", store_options()).unwrap();
+        let (tree, _) = filled(&store, small_options()).await;
+        let current = tree.version().manifest().id;
+        let lost = tree.version().tables().next().map(|table| table.key()).unwrap();
+        store.delete(&lost, Cause::Gc).await.unwrap();
+        let tree = Tree::open(store.clone(), cache(1 << 20), small_options(), Some(current)).await.unwrap();
+        let error = tree.version().get(&key(1), CommitSeq::MAX).await.unwrap_err().to_string();
+        assert!(error.contains(&lost) && error.contains("missing"), "{error}");
+        assert_eq!(tree.check().await.unwrap().faults, 1);
+    });
+}
+
+#[test]
+fn readers_pin_objects_and_collection_waits_for_them() {
+    block_on(async {
+        let store = Store::open("memory:///", store_options()).unwrap();
+        let (tree, mut model) = filled(&store, small_options()).await;
+        let pinned = tree.version();
+        let seen = CommitSeq::end_of(model.index);
+        model.floor = seen.0;
+        (0..400).for_each(|n| model.write(key(n), Some(vec![9; 30])));
+        let draft = tree.flush(model.flush_input(pinned.manifest().id)).await.unwrap();
+        install(&tree, &draft).await;
+        while let Some(draft) = tree.compact(1, CommitSeq::MAX).await.unwrap() {
+            install(&tree, &draft).await;
+            tree.collect(false).await.unwrap();
+        }
+        assert!(tree.stats().dead_bytes > 0);
+        for n in 0..400 {
+            let found = pinned.get(&key(n), seen).await.unwrap().and_then(|(_, op)| op.into_value());
+            assert_eq!(found.map(|value| value.to_vec()), model.get(&key(n), seen));
+        }
+        drop((pinned, draft));
+        let said = tree.collect(true).await.unwrap();
+        let done = tree.collect(false).await.unwrap();
+        assert_eq!((said, tree.stats().dead_bytes), (done, 0));
+        let stored = store.list(&format!("{}obj/", tree.0.io.folder), None, 10_000, Cause::Gc).await.unwrap();
+        assert_eq!(stored.len(), tree.stats().objects);
+    });
+}
+
+#[test]
+fn a_new_term_sweeps_what_the_old_one_left() {
+    block_on(async {
+        let store = Store::open("memory:///", store_options()).unwrap();
+        let (tree, mut model) = filled(&store, small_options()).await;
+        let current = tree.version().manifest().id;
+        // Written, never put in force: a crash between the upload and the edit.
+        model.write(key(7), Some(b"lost".to_vec()));
+        let lost = tree.flush(model.flush_input(current)).await.unwrap();
+        drop(tree);
+        let tree = Tree::open(store.clone(), cache(1 << 20), small_options(), Some(current)).await.unwrap();
+        assert_eq!(tree.sweep(1, false).await.unwrap().keys, [""; 0], "the term may still be resolved");
+        let swept = tree.sweep(2, true).await.unwrap();
+        assert!(swept.keys.iter().any(|key| key.ends_with(&lost.manifest.to_string())), "{swept:?}");
+        assert_eq!(tree.sweep(2, false).await.unwrap(), swept);
+        assert_eq!(tree.check().await.unwrap().faults, 0);
+        let stored = store.list(&format!("{}obj/", tree.0.io.folder), None, 10_000, Cause::Gc).await.unwrap();
+        assert_eq!(stored.len(), tree.stats().objects);
+    });
+}
+
+#[test]
+fn the_pointer_names_what_is_installed() {
+    block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("MANIFEST");
+        let options = TreeOptions { pointer: Some(path.clone()), ..small_options() };
+        let store = Store::open("memory:///", store_options()).unwrap();
+        let (tree, model) = filled(&store, options).await;
+        let current = pointer::read(&path).unwrap();
+        assert_eq!(current, Some(tree.version().manifest().id));
+        let tree = Tree::open(store, cache(1 << 20), small_options(), current).await.unwrap();
+        check(&tree, &model, model.index).await;
+    });
+}
+
+#[test]
+fn a_flush_on_an_outdated_base_is_refused() {
+    block_on(async {
+        let store = Store::open("memory:///", store_options()).unwrap();
+        let (tree, mut model) = filled(&store, small_options()).await;
+        let error = tree.flush(model.flush_input(ManifestId::default())).await.unwrap_err();
+        assert!(matches!(error, Error::Conflict(_)), "{error}");
+    });
+}
+
+/// Steady updates of one working set: what is stored stays within twice what is alive, with bounded rewriting.
+#[test]
+fn space_and_rewriting_stay_bounded_under_steady_updates() {
+    block_on(async {
+        let store = Store::open("memory:///", store_options()).unwrap();
+        let options = TreeOptions {
+            page_bytes: 4096,
+            object_bytes: 32 * 1024,
+            level_bytes: 1 << 20,
+            grace: Duration::ZERO,
+            ..TreeOptions::new(Owner { cluster: 1, incarnation: 2 })
+        };
+        let tree = Tree::open(store.clone(), cache(1 << 20), options, None).await.unwrap();
+        let mut model = Model::default();
+        let (rows, per_flush, flushes) = (4000u64, 800, 60);
+        for flush in 0..flushes {
+            for n in 0..per_flush {
+                let row = (flush * 7919 + n * 104_729) % rows;
+                model.write(format!("row{row:08}").into_bytes(), Some(vec![flush as u8; 100]));
+            }
+            model.floor = CommitSeq::end_of(model.index).0;
+            let draft = tree.flush(model.flush_input(tree.version().manifest().id)).await.unwrap();
+            install(&tree, &draft).await;
+            drop(draft);
+            while let Some(draft) = tree.compact(1, CommitSeq(model.floor)).await.unwrap() {
+                install(&tree, &draft).await;
+            }
+            tree.collect(false).await.unwrap();
+        }
+        let alive: u64 = model.versions.iter().map(|(key, _)| key.len() as u64 + 100).sum();
+        let stored = tree.stats().bytes;
+        assert!(alive * 2 >= stored, "{alive} bytes alive, {stored} stored");
+        let written = store.requests().bytes_of_kind(crate::store::Kind::Put);
+        let entered = flushes * per_flush * 111;
+        assert!(written < entered * 12, "{written} bytes written for {entered}");
+    });
+}
