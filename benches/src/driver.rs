@@ -1,0 +1,186 @@
+//! Owns the phases of a run: load, warm-up, run, final check; and the clients that work through them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+
+use crate::{
+    Error, Progress, ProgressSink,
+    acked::RowCounter,
+    check::Checker,
+    client::Client,
+    dist::Chooser,
+    latency::Latencies,
+    options::BenchOptions,
+    row,
+    target::{Failure, Row, Target},
+    workload::Stream,
+};
+
+/// Bytes of values that one load statement carries.
+const LOAD_BYTES: usize = 256 << 10;
+/// Clients of the load; more would only queue behind the log.
+const LOADERS: u64 = 8;
+/// How often an operation is run again before the run gives up.
+const ATTEMPTS: u32 = 1000;
+
+/// What all clients share.
+pub(crate) struct Shared {
+    pub(crate) options: BenchOptions,
+    pub(crate) target: Target,
+    pub(crate) rows: RowCounter,
+    pub(crate) checker: Option<Checker>,
+    /// Operations done, for progress and for --operations.
+    pub(crate) done: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) stop: AtomicBool,
+}
+
+/// What a phase measured.
+pub(crate) struct Measured {
+    pub(crate) latencies: Latencies,
+    pub(crate) operations: u64,
+    pub(crate) retries: u64,
+    pub(crate) took: Duration,
+}
+
+impl Shared {
+    pub(crate) fn new(options: BenchOptions, target: Target) -> Arc<Self> {
+        let rows = RowCounter::new(options.rows);
+        let checker = options.check.then(|| Checker::new(options.workload, options.rows, options.value_size()));
+        let (done, retries, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { options, target, rows, checker, done, retries, stop })
+    }
+
+    /// Loads all rows, and says how long that took.
+    pub(crate) async fn load(self: &Arc<Self>, progress: &ProgressSink<'_>) -> Result<Duration, Error> {
+        let begun = Instant::now();
+        let next = Arc::new(AtomicU64::new(0));
+        let loaders = LOADERS.min(self.options.threads.into());
+        let mut tasks = JoinSet::new();
+        for _ in 0..loaders {
+            tasks.spawn(load_rows(self.clone(), next.clone()));
+        }
+        let total = self.options.rows;
+        let report = |_: Duration| progress(&Progress::Load { rows: self.done.load(Relaxed).min(total), total });
+        self.finish(tasks, None, report).await?;
+        self.done.store(0, Relaxed);
+        if self.options.flush_after_load {
+            self.target.checkpoint().await?;
+        }
+        Ok(begun.elapsed())
+    }
+
+    /// Runs all clients for a time, or for a number of operations.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        seconds: u64,
+        operations: Option<u64>,
+        measured: bool,
+        progress: &ProgressSink<'_>,
+    ) -> Result<Measured, Error> {
+        self.stop.store(false, Relaxed);
+        self.done.store(0, Relaxed);
+        self.retries.store(0, Relaxed);
+        let chooser = Chooser::new(self.options.distribution(), self.rows.readable());
+        let phase = u64::from(measured) << 32;
+        let mut sessions = Vec::new();
+        for _ in 0..self.options.threads {
+            sessions.push(self.target.session().await?);
+        }
+        let begun = Instant::now();
+        let mut tasks = JoinSet::new();
+        for (n, session) in sessions.into_iter().enumerate() {
+            let options = &self.options;
+            let length = options.scan_length as usize;
+            let stream = Stream::new(options.workload, chooser.clone(), length, options.seed, phase | n as u64);
+            tasks.spawn(Client::new(self.clone(), session)?.run(stream, operations));
+        }
+        let limit = operations.is_none().then(|| Duration::from_secs(seconds));
+        let report = |since: Duration| {
+            progress(&Progress::Run { measured, seconds: since.as_secs_f64(), operations: self.done.load(Relaxed) });
+        };
+        let mut latencies = Latencies::new().map_err(|error| Error::Options(error.to_string()))?;
+        for of_client in self.finish(tasks, limit, report).await? {
+            latencies.add(&of_client);
+        }
+        let (operations, retries) = (self.done.load(Relaxed), self.retries.load(Relaxed));
+        Ok(Measured { latencies, operations, retries, took: begun.elapsed() })
+    }
+
+    /// Reads all rows once more and verifies them; how many that were.
+    pub(crate) async fn verify_all(&self) -> Result<u64, Error> {
+        let Some(checker) = &self.checker else { return Ok(0) };
+        let mut session = self.target.session().await?;
+        checker.verify_all(&mut session, self.rows.readable()).await
+    }
+
+    /// Runs an operation until it meets no conflict any more.
+    pub(crate) async fn again<T>(&self, mut operation: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Error> {
+        for _ in 0..ATTEMPTS {
+            match operation().await {
+                Ok(done) => return Ok(done),
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Again) => {
+                    self.retries.fetch_add(1, Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        Err(Error::NoProgress(ATTEMPTS))
+    }
+
+    /// Waits for the tasks, reporting every second; stops them at the limit, and all of them at the first error.
+    async fn finish<T: Send + 'static>(
+        &self,
+        mut tasks: JoinSet<Result<T, Error>>,
+        limit: Option<Duration>,
+        report: impl Fn(Duration),
+    ) -> Result<Vec<T>, Error> {
+        let begun = Instant::now();
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        seconds.tick().await;
+        let end = tokio::time::sleep(limit.unwrap_or(Duration::MAX));
+        tokio::pin!(end);
+        let mut results = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                finished = tasks.join_next() => match finished {
+                    Some(Ok(Ok(result))) => results.push(result),
+                    Some(Ok(Err(error))) => return Err(error),
+                    Some(Err(error)) => return Err(Error::Client(error.to_string())),
+                    None => return Ok(results),
+                },
+                () = &mut end, if !self.stop.load(Relaxed) => self.stop.store(true, Relaxed),
+                _ = seconds.tick() => report(begun.elapsed()),
+            }
+        }
+    }
+}
+
+/// One loader: takes runs of rows until none are left.
+async fn load_rows(shared: Arc<Shared>, next: Arc<AtomicU64>) -> Result<(), Error> {
+    let (options, size) = (&shared.options, shared.options.value_size());
+    let run = (LOAD_BYTES / size.max(1)).clamp(1, 1000) as u64;
+    let mut session = shared.target.session().await?;
+    loop {
+        let first = next.fetch_add(run, Relaxed);
+        if first >= options.rows {
+            return Ok(());
+        }
+        let rows: Vec<Row> = (first..options.rows.min(first + run))
+            .map(|row| options.workload.key(row))
+            .map(|key| (key, row::value(key, 0, size)))
+            .collect();
+        shared.again(async || session.load(&rows).await).await?;
+        shared.done.fetch_add(rows.len() as u64, Relaxed);
+    }
+}
