@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     Error,
     check::Turn,
-    driver::Shared,
+    driver::{Shared, again},
     latency::{Kind, Latencies},
     row,
     target::{Committed, Session, Transaction},
@@ -66,7 +66,7 @@ impl Client {
         let key = shared.options.workload.key(row);
         let expected = shared.checker.as_ref().map(|checker| checker.before_read(row));
         let begun = Instant::now();
-        let read = shared.again(async || self.session.read(key).await).await?;
+        let read = again!(shared, self.session.read(key).await);
         self.latencies.record(Kind::Read, begun.elapsed());
         match (&shared.checker, expected) {
             (Some(checker), Some(least)) => checker.after_read(row, least, read.as_deref()),
@@ -80,7 +80,7 @@ impl Client {
         let shared = self.shared.clone();
         let start = shared.options.workload.key(row);
         let begun = Instant::now();
-        let rows = shared.again(async || self.session.scan(start, limit).await).await?;
+        let rows = again!(shared, self.session.scan(start, limit).await);
         self.latencies.record(Kind::Scan, begun.elapsed());
         match &shared.checker {
             Some(checker) => checker.after_scan(start, limit, &rows),
@@ -97,7 +97,7 @@ impl Client {
         let key = shared.options.workload.key(row);
         let value = row::value(key, turn.version(0), shared.options.value_size());
         let begun = Instant::now();
-        shared.again(async || self.session.update(key, value.clone()).await).await?;
+        again!(shared, self.session.update(key, value.clone()).await);
         self.latencies.record(Kind::Commit, begun.elapsed());
         turn.acknowledge();
         Ok(())
@@ -110,7 +110,7 @@ impl Client {
         let key = shared.options.workload.key(row);
         let value = row::value(key, turn.version(0), shared.options.value_size());
         let begun = Instant::now();
-        shared.again(async || self.session.insert(key, value.clone()).await).await?;
+        again!(shared, self.session.insert(key, value.clone()).await);
         self.latencies.record(Kind::Commit, begun.elapsed());
         turn.acknowledge();
         shared.rows.acknowledge(row);
@@ -131,10 +131,9 @@ impl Client {
             .map(|(n, row)| (workload.key(*row), row::value(workload.key(*row), turn.version(n), size)))
             .collect();
         let begun = Instant::now();
-        let run = async || {
+        let committed = again!(shared, {
             self.session.transaction(Transaction { points: &keys, ranges: &starts, writes: &values }).await
-        };
-        let committed = shared.again(run).await?;
+        });
         self.latencies.record(Kind::Transaction, begun.elapsed());
         if !writes.is_empty() {
             self.latencies.record(Kind::Commit, committed.commit);

@@ -84,7 +84,8 @@ impl Chooser {
         let rows = rows.max(1);
         match self {
             Self::Uniform => rng.random_range(0..rows),
-            Self::Zipfian(zipfian) => mix(zipfian.rank(rng.random())) % rows,
+            // Not of the rank itself: mix(0) is 0, and the hottest row would be the first.
+            Self::Zipfian(zipfian) => mix(!zipfian.rank(rng.random())) % rows,
             Self::Latest(zipfian) => {
                 zipfian.grow(rows);
                 rows - 1 - zipfian.rank(rng.random()).min(rows - 1)

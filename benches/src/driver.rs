@@ -30,6 +30,21 @@ const LOADERS: u64 = 8;
 /// How often an operation is run again before the run gives up.
 const ATTEMPTS: u32 = 1000;
 
+/// Runs an operation until it meets no conflict any more; leaves the function with the error that is no conflict. A
+/// macro, because a closure would have to lend the session to futures that must be `Send`.
+macro_rules! again {
+    ($shared:expr, $operation:expr) => {{
+        let mut failures = 0;
+        loop {
+            match $operation {
+                Ok(done) => break done,
+                Err(failure) => $shared.failed(failure, &mut failures).await?,
+            }
+        }
+    }};
+}
+pub(crate) use again;
+
 /// What all clients share.
 pub(crate) struct Shared {
     pub(crate) options: BenchOptions,
@@ -121,19 +136,18 @@ impl Shared {
         checker.verify_all(&mut session, self.rows.readable()).await
     }
 
-    /// Runs an operation until it meets no conflict any more.
-    pub(crate) async fn again<T>(&self, mut operation: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Error> {
-        for _ in 0..ATTEMPTS {
-            match operation().await {
-                Ok(done) => return Ok(done),
-                Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Again) => {
-                    self.retries.fetch_add(1, Relaxed);
-                    tokio::task::yield_now().await;
-                }
-            }
+    /// Counts a failed attempt of an operation: an error if it is not worth another one.
+    pub(crate) async fn failed(&self, failure: Failure, failures: &mut u32) -> Result<(), Error> {
+        match failure {
+            Failure::Fatal(error) => return Err(error),
+            Failure::Again => *failures += 1,
         }
-        Err(Error::NoProgress(ATTEMPTS))
+        if *failures >= ATTEMPTS {
+            return Err(Error::NoProgress(ATTEMPTS));
+        }
+        self.retries.fetch_add(1, Relaxed);
+        tokio::task::yield_now().await;
+        Ok(())
     }
 
     /// Waits for the tasks, reporting every second; stops them at the limit, and all of them at the first error.
@@ -180,7 +194,7 @@ async fn load_rows(shared: Arc<Shared>, next: Arc<AtomicU64>) -> Result<(), Erro
             .map(|row| options.workload.key(row))
             .map(|key| (key, row::value(key, 0, size)))
             .collect();
-        shared.again(async || session.load(&rows).await).await?;
+        again!(shared, session.load(&rows).await);
         shared.done.fetch_add(rows.len() as u64, Relaxed);
     }
 }

@@ -111,7 +111,9 @@ mod tests {
         a.add(&b);
         let figures = a.figures(Kind::Commit).unwrap();
         assert_eq!(figures.count, 100);
-        for (got, want) in [(figures.p50_us, 50.0), (figures.p95_us, 95.0), (figures.p99_us, 99.0), (figures.max_us, 100.0)] {
+        for (got, want) in
+            [(figures.p50_us, 50.0), (figures.p95_us, 95.0), (figures.p99_us, 99.0), (figures.max_us, 100.0)]
+        {
             assert!((got / want - 1.0f64).abs() < 0.015, "{got} for {want}");
         }
         assert_eq!(a.figures(Kind::Read), None);

@@ -20,13 +20,13 @@ pub mod workload;
 
 use std::fmt;
 
+use crate::{driver::Shared, latency::Kind, report::thousands, target::Target};
 pub use crate::{
     latency::Figures,
     observe::{Observed, Requests},
     options::BenchOptions,
     report::{Engine, Load, Report},
 };
-use crate::{driver::Shared, latency::Kind, report::thousands, target::Target};
 
 /// Why a run ended without a report.
 #[derive(Debug, thiserror::Error)]

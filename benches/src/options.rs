@@ -17,25 +17,25 @@ pub struct BenchOptions {
     #[arg(long, value_name = "HOST:PORT")]
     pub addr: Option<String>,
     /// MySQL user
-    #[arg(long, default_value = "root", requires = "addr")]
+    #[arg(long, default_value = "root", conflicts_with = "store")]
     pub user: String,
     /// MySQL password
-    #[arg(long, default_value = "", requires = "addr", env = "HOLDFAST_BENCH_PASSWORD", hide_env_values = true)]
+    #[arg(long, default_value = "", conflicts_with = "store", env = "HOLDFAST_BENCH_PASSWORD", hide_env_values = true)]
     pub password: String,
     /// MySQL database; its table `usertable` is dropped and made anew
-    #[arg(long, default_value = "holdfast_bench", requires = "addr")]
+    #[arg(long, default_value = "holdfast_bench", conflicts_with = "store")]
     pub database: String,
     /// Embedded: where the log and the NVMe cache live (default: a temporary folder, removed afterwards)
-    #[arg(long, value_name = "DIR", requires = "store")]
+    #[arg(long, value_name = "DIR", conflicts_with = "addr")]
     pub data_dir: Option<PathBuf>,
     /// Embedded: RAM page cache, such as 512M
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "store")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "addr")]
     pub memory_cache: Option<u64>,
     /// Embedded: NVMe page cache, such as 4G
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "store")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "addr")]
     pub nvme_cache: Option<u64>,
     /// Embedded: use a store that fails the probe of conditional writes
-    #[arg(long, requires = "store")]
+    #[arg(long, conflicts_with = "addr")]
     pub allow_unsafe_store: bool,
     /// Rows to load
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
@@ -65,7 +65,7 @@ pub struct BenchOptions {
     #[arg(long, conflicts_with = "check")]
     pub skip_load: bool,
     /// Embedded: flush everything to the bucket after loading
-    #[arg(long, requires = "store")]
+    #[arg(long, conflicts_with = "addr")]
     pub flush_after_load: bool,
     /// Verify every value that is read, and all rows at the end
     #[arg(long)]

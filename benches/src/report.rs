@@ -80,7 +80,12 @@ impl fmt::Display for Report {
         let rows = format!("{} rows of {} bytes", thousands(self.rows), self.value_bytes);
         writeln!(f, "{rows}, {} clients, {} keys", self.threads, distribution.as_str().unwrap_or("?"))?;
         if let Some(load) = &self.load {
-            writeln!(f, "load          {:>12} rows/s in {:.1} s", thousands(load.rows_per_second as u64), load.seconds)?;
+            writeln!(
+                f,
+                "load          {:>12} rows/s in {:.1} s",
+                thousands(load.rows_per_second as u64),
+                load.seconds
+            )?;
         }
         let done = format!("{} in {:.1} s", thousands(self.operations), self.seconds);
         writeln!(f, "throughput    {:>12} operations/s ({done})", thousands(self.operations_per_second as u64))?;

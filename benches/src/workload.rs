@@ -76,8 +76,7 @@ impl Workload {
             hashed_keys: true,
         };
         let plain = Mix { distribution: Distribution::Uniform, hashed_keys: false, ..ycsb };
-        let transaction =
-            |points, ranges, writes| Mix { transaction: Some(Shape { points, ranges, writes }), ..plain };
+        let transaction = |points, ranges, writes| Mix { transaction: Some(Shape { points, ranges, writes }), ..plain };
         match self {
             Self::YcsbA => Mix { read: 50, update: 50, ..ycsb },
             Self::YcsbB => Mix { read: 95, update: 5, ..ycsb },
@@ -225,7 +224,9 @@ mod tests {
     fn transactions_have_sysbenchs_shape_and_write_in_order() {
         let mut stream = Stream::new(Workload::ReadWrite, Chooser::Uniform, 100, 1, 0);
         for _ in 0..100 {
-            let Operation::Transaction { points, ranges, writes } = stream.next(50) else { panic!("not a transaction") };
+            let Operation::Transaction { points, ranges, writes } = stream.next(50) else {
+                panic!("not a transaction")
+            };
             assert_eq!((points.len(), ranges.len()), (10, 4));
             assert!(writes.len() <= 4 && writes.is_sorted_by(|a, b| a < b), "{writes:?}");
         }

@@ -93,36 +93,46 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Publishes every figure through the `metrics` facade, under `holdfast_cache_*`.
+    /// What only grows, by name.
+    pub fn counters(&self) -> [(&'static str, u64); 15] {
+        [
+            ("ram_hits", self.ram_hits),
+            ("ram_misses", self.ram_misses),
+            ("nvme_hits", self.nvme_hits),
+            ("coalesced_waits", self.coalesced_waits),
+            ("fetches", self.fetches),
+            ("fetch_errors", self.fetch_errors),
+            ("fetched_bytes", self.fetched_bytes),
+            ("expired", self.expired),
+            ("ram_evictions", self.ram_evictions),
+            ("nvme_writes", self.nvme_writes),
+            ("nvme_written_bytes", self.nvme_written_bytes),
+            ("nvme_rejected", self.nvme_rejected),
+            ("nvme_evictions", self.nvme_evictions),
+            ("nvme_bad_slots", self.nvme_bad_slots),
+            ("nvme_io_errors", self.nvme_io_errors),
+        ]
+    }
+
+    /// What is held now, by name.
+    pub fn gauges(&self) -> [(&'static str, u64); 6] {
+        [
+            ("ram_bytes", self.ram_bytes),
+            ("ram_capacity", self.ram_capacity),
+            ("ram_entries", self.ram_entries),
+            ("nvme_bytes", self.nvme_bytes),
+            ("nvme_capacity", self.nvme_capacity),
+            ("nvme_entries", self.nvme_entries),
+        ]
+    }
+
+    /// Publishes every figure through the `metrics` facade, as `holdfast_cache_*`.
     pub(crate) fn publish(&self) {
-        for (name, total) in [
-            ("holdfast_cache_ram_hits_total", self.ram_hits),
-            ("holdfast_cache_ram_misses_total", self.ram_misses),
-            ("holdfast_cache_nvme_hits_total", self.nvme_hits),
-            ("holdfast_cache_coalesced_waits_total", self.coalesced_waits),
-            ("holdfast_cache_fetches_total", self.fetches),
-            ("holdfast_cache_fetch_errors_total", self.fetch_errors),
-            ("holdfast_cache_fetched_bytes_total", self.fetched_bytes),
-            ("holdfast_cache_expired_total", self.expired),
-            ("holdfast_cache_ram_evictions_total", self.ram_evictions),
-            ("holdfast_cache_nvme_writes_total", self.nvme_writes),
-            ("holdfast_cache_nvme_written_bytes_total", self.nvme_written_bytes),
-            ("holdfast_cache_nvme_rejected_total", self.nvme_rejected),
-            ("holdfast_cache_nvme_evictions_total", self.nvme_evictions),
-            ("holdfast_cache_nvme_bad_slots_total", self.nvme_bad_slots),
-            ("holdfast_cache_nvme_io_errors_total", self.nvme_io_errors),
-        ] {
-            metrics::counter!(name).absolute(total);
+        for (name, total) in self.counters() {
+            metrics::counter!(format!("holdfast_cache_{name}_total")).absolute(total);
         }
-        for (name, now) in [
-            ("holdfast_cache_ram_bytes", self.ram_bytes),
-            ("holdfast_cache_ram_capacity_bytes", self.ram_capacity),
-            ("holdfast_cache_ram_entries", self.ram_entries),
-            ("holdfast_cache_nvme_bytes", self.nvme_bytes),
-            ("holdfast_cache_nvme_capacity_bytes", self.nvme_capacity),
-            ("holdfast_cache_nvme_entries", self.nvme_entries),
-        ] {
-            metrics::gauge!(name).set(now as f64);
+        for (name, now) in self.gauges() {
+            metrics::gauge!(format!("holdfast_cache_{name}")).set(now as f64);
         }
     }
 }

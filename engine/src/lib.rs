@@ -19,6 +19,7 @@ pub mod gc;
 pub mod limits;
 mod pointer;
 mod ranges;
+mod stats;
 pub mod store;
 mod table;
 pub mod tree;
@@ -26,6 +27,7 @@ pub mod types;
 mod version;
 mod writer;
 
+pub use crate::stats::{CacheStats, RequestStats, Stats};
 pub use error::{Error, Result};
 
 /// An open database. Cheap to clone.
@@ -286,8 +288,3 @@ pub struct Options {
     pub nvme_cache: Option<u64>,
     pub allow_unsafe_store: bool,
 }
-
-/// Counters for SHOW STATUS, metrics and the bench: log, memtable, levels, cache tiers, S3 requests by kind and cause.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Stats {}
