@@ -359,3 +359,140 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(position: Position) -> Place {
+        Place { cluster: 0x0102, position, durable_to: Position::new(3, 4096), first: true, last: false }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn encoded(body: &Body) -> Vec<u8> {
+        let mut out = vec![0xee; body.encoded_len()];
+        assert_eq!(encode(place(Position::new(3, 8192)), body, &mut out), Some(out.len()));
+        out
+    }
+
+    #[test]
+    fn golden() {
+        let payload = Bytes::from_static(b"payload");
+        let entry = Body::Entry(LogEntry { id: LogId { term: 5, index: 0x0607 }, kind: 9, payload });
+        let expected = concat!(
+            "4846574c",
+            "01",
+            "02",
+            "01",
+            "09",
+            "02010000000000000000000000000000",
+            "0020000003000000",
+            "0010000003000000",
+            "0500000000000000",
+            "0706000000000000",
+            "07000000",
+            "2549d72b",
+            "7061796c6f6164",
+            "00",
+        );
+        let bytes = encoded(&entry);
+        assert_eq!(hex(&bytes), expected.replace("2549d72b", &crc));
+        let bodies = [
+            (Body::Segment { segment_bytes: 1 << 26, oldest: 2 }, "01"),
+            (Body::Vote(Bytes::from_static(b"vote")), "03"),
+            (Body::Committed(LogId { term: 1, index: 2 }), "04"),
+            (Body::Cut(Some(3)), "05"),
+            (Body::Cut(None), "05"),
+            (Body::Purge { up_to: LogId { term: 1, index: 2 }, oldest: 1 }, "06"),
+            (Body::Spare, "07"),
+        ];
+        for (body, kind) in bodies {
+            let bytes = encoded(&body);
+            assert_eq!(hex(&bytes[5..6]), kind);
+            assert_eq!(decode(&bytes, 0x0102, Position::new(3, 8192)).unwrap().body, body);
+        }
+    }
+
+    #[test]
+    fn a_newer_version_says_so_and_a_damaged_version_does_not() {
+        let mut bytes = encoded(&Body::Spare);
+        bytes[4] = VERSION + 1;
+        assert_eq!(decode_anywhere(&bytes), Err(Bad::Checksum));
+        let crc = checksum(&bytes[..60], &[]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(decode_anywhere(&bytes), Err(Bad::Newer(VERSION + 1)));
+    }
+
+    #[test]
+    fn records_parse_only_where_and_for_whom_they_were_written() {
+        let bytes = encoded(&Body::Committed(LogId { term: 1, index: 1 }));
+        let here = Position::new(3, 8192);
+        assert_eq!(decode(&bytes, 0x0103, here), Err(Bad::OtherCluster(0x0102)));
+        assert_eq!(decode(&bytes, 0x0102, Position::new(4, 8192)), Err(Bad::OtherPosition(here)));
+        assert_eq!(decode(&[0; 64], 0x0102, here), Err(Bad::Blank));
+        assert_eq!(decode(&bytes[..63], 0x0102, here), Err(Bad::Truncated));
+    }
+
+    fn any_body() -> impl Strategy<Value = Body> {
+        let id = (any::<u64>(), any::<u64>()).prop_map(|(term, index)| LogId { term, index });
+        let bytes = proptest::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
+        prop_oneof![
+            (id.clone(), any::<u8>(), bytes.clone()).prop_map(|(id, kind, payload)| Body::Entry(LogEntry {
+                id,
+                kind,
+                payload
+            })),
+            bytes.prop_map(Body::Vote),
+            id.clone().prop_map(Body::Committed),
+            any::<Option<u64>>().prop_map(Body::Cut),
+            (id, any::<u32>()).prop_map(|(up_to, oldest)| Body::Purge { up_to, oldest }),
+            (any::<u64>(), any::<u32>()).prop_map(|(segment_bytes, oldest)| Body::Segment { segment_bytes, oldest }),
+            Just(Body::Spare),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_and_every_flipped_bit_is_found(body in any_body(), flip in any::<prop::sample::Index>()) {
+            let mut bytes = encoded(&body);
+            let record = decode(&bytes, 0x0102, Position::new(3, 8192)).unwrap();
+            prop_assert_eq!(&record.body, &body);
+            prop_assert_eq!(record.place, place(Position::new(3, 8192)));
+            prop_assert_eq!(record.len, bytes.len());
+            let covered = HEADER + body.payload_len();
+            let bit = flip.index(covered * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(decode(&bytes, 0x0102, Position::new(3, 8192)).is_err());
+        }
+
+        /// What a fuzzer would feed: bytes that are nearly a record.
+        #[test]
+        fn no_bytes_make_the_decoder_panic(
+            body in any_body(),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+            repair in any::<bool>(),
+        ) {
+            let mut bytes = encoded(&body);
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            let keep = cut.index(bytes.len() + 1);
+            bytes.truncate(keep);
+            let len = bytes.get(56..60).map_or(0, |_| u32_at(&bytes, 56) as usize);
+            if repair && bytes.len() >= HEADER + len {
+                let crc = checksum(&bytes[..60], &bytes[HEADER..HEADER + len]);
+                bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+            }
+            if let Ok(record) = decode_anywhere(&bytes) {
+                prop_assert!(record.len <= padded(bytes.len()));
+            }
+        }
+    }
+}

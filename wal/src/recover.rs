@@ -352,3 +352,80 @@ impl Replay {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_walk_table_has_exactly_one_row_for_every_sight() {
+        for at in [At::Whole, At::Blank, At::Bad] {
+            for bits in 0..8 {
+                let [needed, newest, leftovers] = [1, 2, 4].map(|bit| bits & bit != 0);
+                let matching = |row: &&WalkRow| {
+                    row.0.contains(&at)
+                        && row.1.contains(&needed)
+                        && row.2.contains(&newest)
+                        && row.3.contains(&leftovers)
+                };
+                assert_eq!(WALK.iter().filter(matching).count(), 1, "{at:?} {needed} {newest} {leftovers}");
+                let step = step(Sight { at, needed, newest, leftovers });
+                assert!(step != Step::Take || at == At::Whole, "only whole groups are taken");
+                assert!(!needed || matches!(step, Step::Take | Step::Corrupt), "what was durable is taken or refused");
+                assert!(step != Step::Cut || newest, "only the end of the log is cut");
+            }
+        }
+    }
+
+    #[test]
+    fn the_file_table_has_exactly_one_row_for_every_file() {
+        for front in [Front::Segment, Front::Spare, Front::Newer, Front::Damaged] {
+            for ours in [false, true] {
+                for inside in [Inside::Nothing, Inside::Superseded, Inside::Needed] {
+                    let matching =
+                        |row: &&FileRow| row.0.contains(&front) && row.1.contains(&ours) && row.2.contains(&inside);
+                    assert_eq!(FILES.iter().filter(matching).count(), 1, "{front:?} {ours} {inside:?}");
+                    let fate = fate(front, ours, inside);
+                    assert!(fate != Fate::Spare || inside != Inside::Needed || front == Front::Spare);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_chain_follows_links_and_names_what_is_missing() {
+        let end = |epoch| Position::new(epoch, 8192);
+        let found = [(9, end(7)), (4, Position::default()), (7, end(4)), (2, Position::default())];
+        assert_eq!(chain(&found, 0), Ok(vec![(1, Some(end(4))), (2, Some(end(7))), (0, None)]));
+        assert_eq!(chain(&found, 7), Ok(vec![(2, Some(end(7))), (0, None)]));
+        assert_eq!(chain(&found, 8), Ok(vec![(0, None)]));
+        assert_eq!(chain(&found[..2], 0), Err(BrokenChain::Missing { epoch: 7, named_by: 9 }));
+        assert_eq!(chain(&[(3, end(1)), (3, end(2))], 0), Err(BrokenChain::Twice(3)));
+        assert_eq!(chain(&[(3, end(5))], 0), Err(BrokenChain::Missing { epoch: 5, named_by: 3 }));
+        assert_eq!(chain(&[], 0), Ok(vec![]));
+    }
+
+    #[test]
+    fn holes_in_the_stream_are_refused() {
+        let group = |bodies: &[Body]| {
+            let mut out = vec![0; BLOCK];
+            let start = Position::new(1, 4096);
+            let len = segment::encode_group(1, start, start, bodies, &mut out).unwrap();
+            segment::read_group(&out[..len], 1, start).unwrap()
+        };
+        let entry =
+            |term, index| Body::Entry(crate::LogEntry { id: LogId { term, index }, kind: 0, payload: Bytes::new() });
+        let mut replay = Replay::default();
+        let here = Position::new(1, 4096);
+        assert_eq!(replay.take(here, &group(&[entry(1, 5), entry(1, 6)])), Ok(Some(6)));
+        assert!(replay.take(here, &group(&[entry(1, 8)])).is_err());
+        let mut replay = Replay::default();
+        replay.take(here, &group(&[entry(4, 5)])).unwrap();
+        assert!(replay.take(here, &group(&[entry(3, 6)])).is_err());
+        let mut replay = Replay::default();
+        replay.take(here, &group(&[Body::Purge { up_to: LogId { term: 1, index: 2 }, oldest: 1 }])).unwrap();
+        replay.next = None;
+        replay.take(here, &group(&[entry(1, 5)])).unwrap();
+        assert!(replay.finish().is_err(), "entries 3 and 4 are neither purged nor there");
+    }
+}

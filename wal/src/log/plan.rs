@@ -10,7 +10,7 @@ pub const GROUP_TARGET: usize = 256 << 10;
 pub struct Shape {
     /// Bytes on disk.
     pub len: usize,
-    /// Must open a group: a cut, so that the entries of a group are always contiguous.
+    /// Must open a group: a cut or purge, so that the entries of a group are always contiguous.
     pub opens: bool,
 }
 

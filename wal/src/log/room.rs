@@ -15,7 +15,7 @@ pub struct Room {
     usable: u64,
     /// Files that may exist.
     max_files: u64,
-    /// Segments kept back.
+    /// Bytes kept back.
     reserved: u64,
     /// Bytes left in the segment being written.
     pub active_left: u64,
@@ -37,7 +37,7 @@ impl Room {
         Self {
             usable: options.segment_bytes.saturating_sub(BLOCK as u64 + waste),
             max_files: (options.max_bytes / options.segment_bytes.max(1)).max(u64::from(options.reserved_segments) + 2),
-            reserved: u64::from(options.reserved_segments),
+            reserved: u64::from(options.reserved_segments) * options.segment_bytes,
             active_left: 0,
             files: 0,
             refused: None,
@@ -60,8 +60,8 @@ impl Room {
 
     /// Bytes that can be written outside the reserve, beyond what is queued. Never overstated: each step counts as its own block.
     pub fn runway(&self, spares: usize) -> u64 {
-        let segments = (spares as u64 + self.creatable()).saturating_sub(self.reserved);
-        (self.active_left + segments * self.usable).saturating_sub(self.queued)
+        let all = self.active_left + (spares as u64 + self.creatable()) * self.usable;
+        all.saturating_sub(self.reserved + self.queued)
     }
 
     /// Whether `payload` more bytes may be proposed.

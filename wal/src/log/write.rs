@@ -241,7 +241,7 @@ impl LogWriter {
                 self.written.purged = self.written.purged.max(Some(up_to));
                 self.last_index = self.last_index.max(Some(up_to.index));
                 written.purged = true;
-                written.changes.push((written.groups.len() + usize::from(held.is_some()), Change::Purge(up_to.index)));
+                written.changes.push((written.groups.len(), Change::Purge(up_to.index)));
                 let oldest = self.segments.iter().take(self.segments.len().saturating_sub(1));
                 let purged = self.written.purged.map(|purged| purged.index);
                 let needed = oldest.skip_while(|segment| segment.greatest <= purged).map(|segment| segment.epoch);
@@ -315,7 +315,7 @@ impl Worker for LogWriter {
         let room = self.left().min(self.buffer.len());
         let shape = |queued: &Queued| Shape {
             len: queued.op.as_ref().map_or(0, Op::encoded_len),
-            opens: matches!(queued.op, Some(Op::Cut(_))),
+            opens: matches!(queued.op, Some(Op::Cut(_) | Op::Purge(_))),
         };
         let groups = plan(self.staged.iter().map(shape), room);
         if groups.is_empty() {

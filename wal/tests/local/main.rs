@@ -2,4 +2,8 @@
 #![allow(missing_docs, reason = "test code")]
 
 mod basics;
+mod faults;
+mod full;
+mod power;
+mod rot;
 mod support;
