@@ -34,7 +34,7 @@ pub async fn accept<B: Backend>(listener: TcpListener, server: Arc<Server<B>>, m
     loop {
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stopped(&mut stop) => return,
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => start(&server, socket, peer),
                 Err(e) if is_client_fault(&e) => tracing::debug!("accept: {e}"),
@@ -51,6 +51,11 @@ pub async fn accept<B: Backend>(listener: TcpListener, server: Arc<Server<B>>, m
             }
         }
     }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone means stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn is_client_fault(e: &io::Error) -> bool {
