@@ -1,8 +1,15 @@
 //! What a connection needs of the server behind it. One implementation serves; tests script their own.
 
-use std::sync::Arc;
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use holdfast::Db;
 
 use crate::{
+    processlist::ProcessList,
     session::{Login, Prepared, Session, Shared},
     sql::value::Value,
     users::{Account, Users},
@@ -36,6 +43,28 @@ pub trait Conversation: Send {
     fn set_multi_statements(&mut self, on: bool);
     /// SERVER_STATUS_* bits.
     fn status(&self) -> u16;
+}
+
+/// What the node gives to [`Shared::open`].
+pub struct Parts {
+    pub db: Db,
+    pub users: Users,
+    pub processes: Arc<ProcessList>,
+    pub settings: ServerSettings,
+}
+
+/// Settings of the command line that SQL can see.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    pub max_connections: u32,
+    pub max_allowed_packet: u64,
+    pub connect_timeout: Duration,
+    pub require_tls: bool,
+    /// Port that MySQL clients are served on.
+    pub port: u16,
+    pub data_dir: PathBuf,
+    /// For Uptime.
+    pub started: Instant,
 }
 
 /// The server's own backend.

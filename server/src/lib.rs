@@ -5,12 +5,16 @@
 
 pub mod backend;
 pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod connection;
 pub mod errmap;
 pub mod exec;
 pub mod key;
 pub mod listen;
+pub mod logging;
 pub mod metrics;
+pub mod probe;
 pub mod processlist;
 pub mod row;
 pub mod session;

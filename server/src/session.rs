@@ -8,6 +8,13 @@ use crate::wire::result::{Column, ResultSink, SqlError};
 /// Shared by all sessions: the engine's `Db`, catalog, statement cache, global variables, users, process list.
 pub struct Shared(());
 
+impl Shared {
+    /// Reads the catalog and makes what all sessions share.
+    pub async fn open(parts: crate::backend::Parts) -> Result<Arc<Self>, SqlError> {
+        todo!()
+    }
+}
+
 /// What the connection knows of its client at login.
 #[derive(Clone, Debug, Default)]
 pub struct Login {

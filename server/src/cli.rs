@@ -1,0 +1,306 @@
+//! The command line: `serve`, `bench`, `admin`, `store probe`. This surface is a contract; scripts depend on it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Size;
+
+/// Holdfast: an OLTP database whose home is a bucket, with MySQL's wire protocol.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the server
+    Serve(Box<Serve>),
+    /// Ask a running server, or tell it to do something, through its admin port
+    Admin(Admin),
+    /// Look at an object store
+    #[command(subcommand)]
+    Store(StoreVerb),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `holdfast serve`. Without flags: data in ./holdfast-data, a folder in it as the bucket.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// TOML file with settings; flags and variables win over it
+    #[arg(long, value_name = "FILE", env = "HOLDFAST_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Folder for the log, the cache and the certificate
+    #[arg(long, value_name = "DIR", env = "HOLDFAST_DATA_DIR", default_value = "holdfast-data")]
+    pub data_dir: PathBuf,
+    /// Where pages live: file:///path, s3://bucket/prefix or memory:/// [default: the folder `bucket` in the data directory]
+    #[arg(long, value_name = "URL", env = "HOLDFAST_STORE")]
+    pub store: Option<String>,
+    /// Address of the MySQL port
+    #[arg(long, value_name = "ADDR", env = "HOLDFAST_LISTEN", default_value = "127.0.0.1:3306")]
+    pub listen: String,
+    /// Address of /metrics, /healthz and `holdfast admin`
+    #[arg(long, value_name = "ADDR", env = "HOLDFAST_ADMIN_LISTEN", default_value = "127.0.0.1:3380")]
+    pub admin_listen: String,
+    /// RAM for cached pages
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_MEMORY_CACHE", default_value = "256M")]
+    pub memory_cache: Size,
+    /// Disk in the data directory for cached pages; 0 turns it off
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_NVME_CACHE", default_value = "0")]
+    pub nvme_cache: Size,
+    /// Use a store that fails the probe of its conditional writes
+    #[arg(long, env = "HOLDFAST_ALLOW_UNSAFE_STORE")]
+    pub allow_unsafe_store: bool,
+    /// Most client connections at once
+    #[arg(long, value_name = "N", env = "HOLDFAST_MAX_CONNECTIONS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_connections: u32,
+    /// Largest statement or row a client may send
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_MAX_ALLOWED_PACKET", default_value = "64M")]
+    pub max_allowed_packet: Size,
+    /// Seconds a client has to log in
+    #[arg(long, value_name = "SECS", env = "HOLDFAST_CONNECT_TIMEOUT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub connect_timeout: u64,
+    /// Threads that serve clients [default: one for each core]
+    #[arg(long, value_name = "N", env = "HOLDFAST_WORKER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub worker_threads: Option<u16>,
+    /// File whose first line becomes root's password when a new database is made
+    #[arg(long, value_name = "FILE", env = "HOLDFAST_ROOT_PASSWORD_FILE")]
+    pub root_password_file: Option<PathBuf>,
+    /// PEM certificate chain for TLS [default: a self-signed one, kept in the data directory]
+    #[arg(long, value_name = "FILE", env = "HOLDFAST_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM private key of --tls-cert
+    #[arg(long, value_name = "FILE", env = "HOLDFAST_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Refuse clients that don't use TLS
+    #[arg(long, env = "HOLDFAST_REQUIRE_TLS")]
+    pub require_tls: bool,
+    /// Least important kind of log line to print
+    #[arg(long, value_name = "L", env = "HOLDFAST_LOG_LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+    /// Form of log lines
+    #[arg(long, value_name = "F", env = "HOLDFAST_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+}
+
+/// Settings of a cluster of several nodes: reserved, and refused until they work.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ClusterFlags {
+    /// Number of this node in its cluster
+    #[arg(long, value_name = "N", env = "HOLDFAST_NODE_ID")]
+    pub node_id: Option<u64>,
+    /// Address for the other nodes (not built yet)
+    #[arg(long, value_name = "ADDR", env = "HOLDFAST_RAFT_LISTEN")]
+    pub raft_listen: Option<String>,
+    /// The nodes, as 1=ADDR,2=ADDR,3=ADDR (not built yet)
+    #[arg(long, value_name = "PEERS", env = "HOLDFAST_PEERS")]
+    pub peers: Option<String>,
+    /// Start from another cluster's bucket (not built yet)
+    #[arg(long, value_name = "URL", env = "HOLDFAST_RECOVER_FROM")]
+    pub recover_from: Option<String>,
+    /// Pass writes on to the leader (not built yet)
+    #[arg(long, env = "HOLDFAST_FORWARD_WRITES")]
+    pub forward_writes: bool,
+}
+
+impl Serve {
+    /// Refuses what this version can't do and values that contradict each other.
+    pub fn check(&self) -> Result<(), String> {
+        let cluster = &self.cluster;
+        let asked = [
+            ("--raft-listen", cluster.raft_listen.is_some()),
+            ("--peers", cluster.peers.is_some()),
+            ("--recover-from", cluster.recover_from.is_some()),
+            ("--forward-writes", cluster.forward_writes),
+        ];
+        if let Some((flag, _)) = asked.iter().find(|(_, set)| *set) {
+            return Err(not_built(flag));
+        }
+        if cluster.node_id.is_some_and(|id| id != 1) {
+            return Err("--node-id: a single node is number 1; clusters of several nodes are not built yet".to_owned());
+        }
+        if !(1024..=1 << 30).contains(&self.max_allowed_packet.0) {
+            return Err("--max-allowed-packet must be between 1K and 1G".to_owned());
+        }
+        if self.memory_cache.0 < 1 << 20 {
+            return Err("--memory-cache must be at least 1M".to_owned());
+        }
+        Ok(())
+    }
+
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout)
+    }
+}
+
+/// The error of a flag or verb that is part of the surface and not of this version.
+pub fn not_built(what: &str) -> String {
+    format!("{what} is not built yet in this version: a cluster of several nodes, branches and restore come later")
+}
+
+/// `holdfast admin`.
+#[derive(Debug, Args)]
+pub struct Admin {
+    #[command(subcommand)]
+    pub verb: AdminVerb,
+    /// Admin address of the server
+    #[arg(long, global = true, value_name = "ADDR", env = "HOLDFAST_ADMIN_ADDR", default_value = "127.0.0.1:3380")]
+    pub addr: String,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum AdminVerb {
+    /// What the server is and how it fares
+    Status,
+    /// Write everything that is in memory to the bucket, and wait for it
+    Checkpoint,
+    /// Delete objects that nothing can reach
+    Gc,
+    /// Read everything that is stored and check it
+    Fsck,
+    /// What the bucket has cost since the start, and costs a month
+    Cost,
+    /// Nodes of the cluster (not built yet)
+    Nodes,
+    /// Move leadership (not built yet)
+    Failover,
+    /// Add a node (not built yet)
+    AddNode,
+    /// Remove a node (not built yet)
+    RemoveNode,
+    /// Make a branch (not built yet)
+    Branch,
+    /// Restore to a point in time (not built yet)
+    Restore,
+    /// Copy everything to another bucket (not built yet)
+    Backup,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreVerb {
+    /// Check that a store keeps the promises that the engine needs, and time it
+    Probe {
+        /// file:///path, s3://bucket/prefix or memory:///
+        url: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config;
+
+    fn serve(arguments: &[&str]) -> Result<Serve, String> {
+        let arguments = ["holdfast", "serve"].iter().chain(arguments).map(Into::into).collect();
+        let (matches, _) = config::parse(Cli::command(), arguments).map_err(|e| e.to_string())?;
+        match clap::FromArgMatches::from_arg_matches(&matches) {
+            Ok(Cli { command: Verb::Serve(serve) }) => Ok(*serve),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_description_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_file_stands_behind_the_flags() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.toml");
+        std::fs::write(
+            &path,
+            "listen = \"127.0.0.1:1\"\nmemory-cache = \"64M\"\nrequire-tls = true\nmax-connections = 7\n",
+        )
+        .unwrap();
+        let path = path.to_str().unwrap();
+        let settings = serve(&["--config", path, "--listen", "127.0.0.1:2"]).unwrap();
+        assert_eq!(settings.listen, "127.0.0.1:2");
+        assert_eq!((settings.memory_cache, settings.require_tls, settings.max_connections), (Size(64 << 20), true, 7));
+    }
+
+    #[test]
+    fn bad_settings_name_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.toml");
+        let with = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            serve(&["--config", path.to_str().unwrap()]).unwrap_err()
+        };
+        for (text, expected) in [
+            ("lisen = 1", "unknown setting `lisen`; the nearest one is `listen`"),
+            ("[s3]\nregoin = 1", "in [s3]: unknown setting `regoin`; the nearest one is `region`"),
+            ("memory-cache = \"12Q\"", "`12Q` is no size"),
+            ("max-connections = 0", "0 is not in 1..=100000"),
+            ("require-tls = 3", "`require-tls` must be true or false"),
+            ("listen = [1]", "`listen` must be a single value"),
+            ("listen = ", "line 1"),
+        ] {
+            let error = with(text);
+            assert!(error.contains(expected) && error.contains("h.toml"), "{text}: {error}");
+        }
+        assert!(serve(&["--config", "/nowhere.toml"]).unwrap_err().contains("/nowhere.toml: No such file"));
+        assert!(serve(&["--memory-cache", "x"]).unwrap_err().contains("--memory-cache"));
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused() {
+        for flags in
+            [&["--raft-listen", "a:1"][..], &["--peers", "1=a"], &["--recover-from", "s3://b"], &["--forward-writes"]]
+        {
+            let error = serve(flags).unwrap().check().unwrap_err();
+            assert!(error.contains("not built yet") && error.contains(flags[0]), "{error}");
+        }
+        assert!(serve(&["--node-id", "2"]).unwrap().check().is_err());
+        assert!(serve(&["--node-id", "1"]).unwrap().check().is_ok());
+        assert!(serve(&["--max-allowed-packet", "5"]).unwrap().check().is_err());
+    }
+
+    /// The example file names every setting, and nothing else.
+    #[test]
+    fn the_example_file_is_complete() {
+        let example = include_str!("../../holdfast.example.toml");
+        let uncommented: String = example
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let table: toml::Table = uncommented.parse().unwrap();
+        let command = Cli::command();
+        for argument in command.find_subcommand("serve").unwrap().get_arguments() {
+            let name = argument.get_long().unwrap();
+            let hidden = matches!(name, "config" | "raft-listen" | "peers" | "recover-from" | "forward-writes");
+            assert!(hidden || table.contains_key(name), "{name} is missing");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.toml");
+        std::fs::write(&path, uncommented).unwrap();
+        serve(&["--config", path.to_str().unwrap()]).unwrap().check().unwrap();
+    }
+}

@@ -1,0 +1,29 @@
+//! Log lines to stderr, as text or JSON.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::cli::{LogFormat, LogLevel};
+
+/// Installs the process's subscriber. RUST_LOG, if set, picks lines by module instead of `level`.
+pub fn install(level: LogLevel, format: LogFormat) -> Result<(), String> {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let filter =
+        EnvFilter::builder().with_default_directive(level.into()).from_env().map_err(|e| format!("RUST_LOG: {e}"))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(|e| e.to_string())
+}
