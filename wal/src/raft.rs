@@ -7,6 +7,8 @@ mod message;
 mod node;
 mod peer;
 mod store;
+#[cfg(test)]
+mod suite_test;
 mod types;
 
 pub(crate) use node::{Node, Pending, Start};

@@ -1,9 +1,9 @@
 //! openraft's state machine, over our [`Machine`].
 
-use std::{io, sync::Arc};
+use std::{io, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
@@ -16,7 +16,7 @@ use super::{
     node::{Health, Progress},
     types::{Data, RaftLogId, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig, from_raft, to_raft},
 };
-use crate::{Entry, Error, Machine, MachineError, Payload, Snapshot};
+use crate::{Entry, Error, LogId, Machine, MachineError, Payload, Snapshot};
 
 /// Entries and payload bytes handed to the machine at a time.
 const APPLY_ENTRIES: usize = 1024;
@@ -30,6 +30,8 @@ pub(crate) struct StateMachine {
     membership: StoredMembership,
     health: Arc<Health>,
     progress: Arc<Progress>,
+    /// Refuses holes between entries. Only openraft's suite, which applies made-up entries, takes it off.
+    pub(super) strict: bool,
 }
 
 impl StateMachine {
@@ -40,7 +42,7 @@ impl StateMachine {
             .map_err(|e| Error::Options(format!("the membership that the machine restored: {e}")))?;
         let applied = restored.applied.map(to_raft);
         progress.applied(restored.applied.map_or(0, |id| id.index));
-        Ok(Self { machine: Mutex::new(machine), applied, membership: stored, health, progress })
+        Ok(Self { machine: Mutex::new(machine), applied, membership: stored, health, progress, strict: true })
     }
 
     fn fail(&self, doing: &str, error: &MachineError) -> io::Error {
@@ -49,8 +51,21 @@ impl StateMachine {
         io::Error::other(error.to_string())
     }
 
+    /// openraft takes a stream that ends early for a whole one; the hole shows at the next entry, and must stop the node.
+    fn check_next(&self, id: LogId, last: Option<RaftLogId>) -> io::Result<()> {
+        match last.as_ref().map(from_raft) {
+            Some(last) if self.strict && id.index != last.index + 1 => {
+                let what = format!("entry {} follows entry {}", id.index, last.index);
+                Err(self.fail("apply", &MachineError(what)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn apply_some(&mut self, entries: Vec<Entry>) -> io::Result<()> {
-        let result = self.machine.get_mut().apply(entries).await;
+        // openraft would lose a panicking machine and go on without it.
+        let result = AssertUnwindSafe(self.machine.get_mut().apply(entries)).catch_unwind().await;
+        let result = result.unwrap_or_else(|_| Err(MachineError("the machine panicked".into())));
         let applied = result.map_err(|e| self.fail("apply", &e))?;
         if applied.purge_to > self.progress.purge_asked() {
             // openraft purges only below a snapshot; ours are pointers and cost nothing to renew.
@@ -61,7 +76,7 @@ impl StateMachine {
     }
 }
 
-fn decode_membership(membership: Option<(Option<crate::LogId>, Bytes)>) -> Result<StoredMembership, DecodeError> {
+fn decode_membership(membership: Option<(Option<LogId>, Bytes)>) -> Result<StoredMembership, DecodeError> {
     match membership {
         None => Ok(StoredMembership::default()),
         Some((id, bytes)) => Ok(StoredMembership::new(id.map(to_raft), membership::decode(bytes)?)),
@@ -95,16 +110,21 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
-        loop {
+        let mut ended = false;
+        while !ended {
             let mut batch: Vec<Entry> = Vec::new();
             let mut replies: Vec<ApplyResponder<TypeConfig>> = Vec::new();
             let mut bytes = 0;
             let mut last = None;
             let mut blank = None;
             while batch.len() < APPLY_ENTRIES && bytes < APPLY_BYTES {
-                let Some(item) = entries.next().await else { break };
+                let Some(item) = entries.next().await else {
+                    ended = true;
+                    break;
+                };
                 let (entry, reply) = item?;
                 let id = from_raft(&entry.log_id);
+                self.check_next(id, last.or(self.applied))?;
                 last = Some(entry.log_id);
                 let payload = match entry.payload {
                     EntryPayload::Blank => {
@@ -124,7 +144,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 batch.push(Entry { id, payload });
                 replies.extend(reply);
             }
-            let Some(last) = last else { return Ok(()) };
+            let Some(last) = last else { break };
             self.apply_some(batch).await?;
             self.applied = Some(last);
             self.progress.applied(from_raft(&last).index);
@@ -135,6 +155,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 reply.send(());
             }
         }
+        Ok(())
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Pointer> {
@@ -172,9 +193,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Pointer {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
-        let snapshot = self.0.clone().ok_or_else(|| {
-            io::Error::other("the log was purged, but the machine has no snapshot to start from: its state is lost")
-        })?;
+        // Without a snapshot this is one of nothing: openraft asks for it when a purged log meets an empty machine, which
+        // `Node::start` has refused by then, and nobody can install it.
+        let Some(snapshot) = self.0.clone() else {
+            return Ok(RaftSnapshot { meta: SnapshotMeta::default(), snapshot: Bytes::new() });
+        };
         to_raft_snapshot(snapshot).map_err(|e| io::Error::other(format!("the machine's snapshot: {e}")))
     }
 }

@@ -117,10 +117,7 @@ impl RaftLogReader<TypeConfig> for Store {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let (start, end) = match (range.start_bound(), range.end_bound()) {
-            (Bound::Included(s), Bound::Excluded(e)) => (s + 1, e + 1),
-            _ => held(&self.log, &range).unwrap_or((1, 1)),
-        };
+        let (start, end) = held(&self.log, &range).unwrap_or((1, 1));
         let store = self.clone();
         let window = Vec::new().into_iter();
         stream::unfold((store, window, start, end), |(store, mut window, next, end)| async move {
