@@ -56,7 +56,10 @@ fn golden_bytes() {
     );
 }
 
-fn items() -> impl Strategy<Value = Vec<(Vec<u8>, u64, Option<Vec<u8>>)>> {
+/// Key, commit number, value.
+type Row = (Vec<u8>, u64, Option<Vec<u8>>);
+
+fn items() -> impl Strategy<Value = Vec<Row>> {
     let key = prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..12),
         proptest::collection::vec(0u8..2, 0..6),
@@ -71,7 +74,7 @@ fn items() -> impl Strategy<Value = Vec<(Vec<u8>, u64, Option<Vec<u8>>)>> {
         })
 }
 
-fn build(items: &[(Vec<u8>, u64, Option<Vec<u8>>)], codec: Codec) -> Bytes {
+fn build(items: &[Row], codec: Codec) -> Bytes {
     let mut builder = LeafBuilder::default();
     for (key, seq, value) in items {
         builder.add(key, CommitSeq(*seq), value.as_deref().map_or(NewCell::Delete, NewCell::Put));
