@@ -23,7 +23,7 @@ pub(crate) const ENTRY_OVERHEAD: u64 = 512;
 
 const SHARDS: usize = 64;
 /// One hit in this many is reported to the eviction policy. A power of two.
-const SAMPLE: u32 = 4;
+const SAMPLE: u32 = 8;
 /// How often an insert over the bound makes the policy evict before it gives up until the next insert.
 const EVICTION_ROUNDS: usize = 8;
 
