@@ -6,6 +6,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 pub mod buffer;
+mod device;
 pub mod faulty;
 pub mod file;
 mod pwrite;

@@ -18,7 +18,12 @@ use rustix::{
     io::{Errno, ReadWriteFlags, preadv2, pwritev2},
 };
 
-use super::{Choice, Disk, DiskFile, Turn, Worker, WorkerHandle, Writer, buffer::AlignedBuffer, pwrite, uring};
+use super::{
+    Choice, Disk, DiskFile, Turn, Worker, WorkerHandle, Writer,
+    buffer::AlignedBuffer,
+    device::{self, Durability},
+    pwrite, uring,
+};
 use crate::{Error, lock::DirLock, lock::LOCK_FILE, record::BLOCK};
 
 const TEMPORARY: &str = "prepare.tmp";
@@ -29,7 +34,8 @@ const ZERO_CHUNK: usize = 1 << 20;
 #[derive(Debug)]
 pub struct FileDisk {
     dir: PathBuf,
-    ring: bool,
+    /// The ring's way of syncing; `None` without a ring.
+    ring: Option<Durability>,
     direct: bool,
     lock: Arc<DirLock>,
 }
@@ -48,22 +54,25 @@ pub fn open(dir: &Path, choice: Choice) -> Result<Arc<FileDisk>, Error> {
         }
         Err(error) => return Err(fail("write to", error)),
     };
+    let durability = device::durability(dir);
     let refused = match choice {
         Choice::Pwrite => Some("chosen by option".to_owned()),
-        Choice::Auto | Choice::Uring => {
-            uring::UringWriter::new().and_then(|writer| probe(dir, direct, writer)).err().map(|error| error.to_string())
-        }
+        Choice::Auto | Choice::Uring => uring::UringWriter::new(durability)
+            .and_then(|writer| probe(dir, direct, writer))
+            .err()
+            .map(|error| error.to_string()),
     };
     if let (Choice::Uring, Some(reason)) = (choice, &refused) {
         return Err(Error::Options(format!("io_uring was asked for but does not work here: {reason}")));
     }
     let (writer, reason) = match refused {
-        None => ("io_uring", "probe passed".to_owned()),
+        None => ("io_uring", format!("probe passed, durable {durability:?}")),
         Some(reason) => ("pwritev2", reason),
     };
     let cache = if direct { "O_DIRECT, DSYNC" } else { "buffered, DSYNC: the file system has no O_DIRECT" };
     tracing::info!(dir = %dir.display(), writer, reason, cache, "log device");
-    Ok(Arc::new(FileDisk { dir: dir.to_owned(), ring: writer == "io_uring", direct, lock }))
+    let ring = (writer == "io_uring").then_some(durability);
+    Ok(Arc::new(FileDisk { dir: dir.to_owned(), ring, direct, lock }))
 }
 
 /// Writes one block the way the log will.
@@ -114,7 +123,7 @@ impl FileDisk {
 
 impl Disk for FileDisk {
     fn kind(&self) -> &'static str {
-        if self.ring { "io_uring" } else { "pwritev2" }
+        if self.ring.is_some() { "io_uring" } else { "pwritev2" }
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -157,7 +166,10 @@ impl Disk for FileDisk {
     fn start(&self, name: &str, worker: Box<dyn Worker>) -> io::Result<Arc<dyn WorkerHandle>> {
         let ring = self.ring;
         start_thread(name, worker, move || -> io::Result<Box<dyn Writer>> {
-            Ok(if ring { Box::new(uring::UringWriter::new()?) } else { Box::new(pwrite::PwriteWriter) })
+            Ok(match ring {
+                Some(durability) => Box::new(uring::UringWriter::new(durability)?),
+                None => Box::new(pwrite::PwriteWriter),
+            })
         })
     }
 }
