@@ -83,7 +83,7 @@ mod tests {
     /// The device decides between the two ways; both must work on every one.
     #[test]
     fn both_ways_of_syncing_write_what_they_are_given() {
-        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let disk = file::open(dir.path(), Choice::Pwrite).unwrap();
         for (name, durability) in [("with", Durability::WithTheWrite), ("flush", Durability::ByFlush)] {
             let file: Arc<dyn DiskFile> = disk.create(name, 4 * BLOCK as u64, &[]).unwrap();
