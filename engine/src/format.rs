@@ -1,8 +1,10 @@
 //! On-disk formats: one file each, with its layout, encoder, decoder and golden bytes. Here: what they share.
 
+pub mod batch;
 pub mod manifest;
 pub mod object;
 pub mod page;
+pub mod state;
 
 use bytes::Bytes;
 

@@ -25,7 +25,7 @@ pub const TXN_LOCKS_MAX: u64 = 8 * 1024 * 1024;
 /// Guards that one batch may check or set (rule 11).
 pub const BATCH_GUARDS_MAX: usize = 4096;
 /// Outcomes kept for queries by transaction id (rule 12).
-pub const OUTCOMES_MAX: usize = 64 * 1024;
+pub const OUTCOMES_MAX: usize = 8 * 1024;
 
 const _: () = assert!(ENTRY_BATCHES_MAX < 1 << crate::types::ORDINAL_BITS);
 const _: () = assert!(KEY_BYTES_MAX + INLINE_VALUE_BYTES_MAX < PART_BYTES_MAX);

@@ -1,0 +1,263 @@
+//! The database handle and snapshots of it.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bytes::Bytes;
+use holdfast_cache::Cache;
+use holdfast_wal::Wal;
+
+use crate::{
+    Batch, Durability, Keyspace, Options, RequestStats, Result, Scan, ScanOptions, Stats, Txn, TxnOptions,
+    error::Error,
+    format::batch::Payload,
+    inner::Inner,
+    keyspace,
+    limits::KEYSPACES_MAX,
+    open::{self, Tasks},
+    scan::{KeyRange, Overlay, check_bounds},
+    snapshot::PinnedSeq,
+};
+
+/// An open database. Cheap to clone. When the last clone is dropped the database stops as after a crash, which loses
+/// nothing that was acknowledged; [`Db::close`] waits for the end.
+#[derive(Clone)]
+pub struct Db(Arc<Handle>);
+
+pub(crate) struct Handle {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) wal: Wal,
+    pub(crate) tasks: Tasks,
+    pub(crate) cache: Arc<Cache>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inner.poison("the database handle was dropped");
+        self.tasks.stop();
+    }
+}
+
+impl Db {
+    /// Opens (or creates) a database. `url`: `file:///path`, `s3://bucket/prefix`, `memory:///`. Returns when it is
+    /// ready to read and write.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad URL or option, or a data directory that is in use or belongs to another database; `Corrupt`;
+    /// `Store` if the bucket can't be reached.
+    pub async fn open(url: &str, options: Options) -> Result<Self> {
+        Ok(Self(Arc::new(open::open(url, options).await?)))
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.0.inner
+    }
+
+    /// Opens a keyspace, creating it (durably) if it is missing.
+    ///
+    /// # Errors
+    /// `TooLarge` for the name or the number of keyspaces; as a commit otherwise.
+    pub async fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        let inner = self.inner();
+        inner.check()?;
+        keyspace::check_name(name)?;
+        // A drop that is under way when we ask ends before our proposal: then it takes another.
+        for _ in 0..2 {
+            if let Some(found) = inner.keyspaces.get(name).filter(|found| found.check().is_ok()) {
+                return Ok(found);
+            }
+            let payload = Payload::KeyspaceCreate { name: name.to_owned() }.encode();
+            self.place(inner.queue.propose(inner, payload, || ())?).await?;
+        }
+        let found = inner.keyspaces.get(name);
+        found.ok_or(Error::TooLarge { what: "number of keyspaces", limit: KEYSPACES_MAX as u64 })
+    }
+
+    /// Drops a keyspace with all its rows: one entry in the log, whatever its size.
+    ///
+    /// # Errors
+    /// `Invalid` if there is none of that name; as a commit otherwise.
+    pub async fn drop_keyspace(&self, name: &str) -> Result<()> {
+        let inner = self.inner();
+        let Some(found) = inner.keyspaces.get(name) else {
+            return Err(Error::Invalid(format!("there is no keyspace {name:?}")));
+        };
+        let payload = Payload::KeyspaceDrop { id: found.id() }.encode();
+        // Marked with its place in the order: no later batch can write to it.
+        self.place(inner.queue.propose(inner, payload, || found.mark_dropped())?).await
+    }
+
+    async fn place(&self, answer: tokio::sync::oneshot::Receiver<Result<holdfast_wal::LogId>>) -> Result<()> {
+        match answer.await {
+            Ok(result) => result.map(|_| ()),
+            Err(_) => Err(self.inner().check().err().unwrap_or_else(|| Error::Closed("the log is gone".into()))),
+        }
+    }
+
+    /// The names of all keyspaces, in order.
+    pub fn keyspaces(&self) -> Vec<String> {
+        self.inner().keyspaces.names()
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// `Invalid` for options that don't go together; `Closed`.
+    pub fn begin(&self, options: TxnOptions) -> Result<Txn> {
+        Txn::new(self.inner(), options)
+    }
+
+    /// A snapshot of everything committed and visible now. Pins it until dropped.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.inner().check()?;
+        Ok(Snapshot { pin: self.inner().snapshots.pin(), inner: Arc::clone(self.inner()) })
+    }
+
+    /// The committed value of a key.
+    ///
+    /// # Errors
+    /// `Store` or `Corrupt` if a page can't be read; `TooLarge`; `Closed`.
+    pub async fn get(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<Bytes>> {
+        self.inner().check()?;
+        let key = keyspace.key(key)?;
+        Ok(self.inner().get_newest(&key).await?.and_then(|(_, op)| op.into_value()))
+    }
+
+    /// Sets a key, durably.
+    ///
+    /// # Errors
+    /// As [`Txn::commit`].
+    pub async fn put(&self, keyspace: &Keyspace, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
+        let mut txn = self.begin(TxnOptions::default())?;
+        txn.put(keyspace, key, value)?;
+        txn.commit().await
+    }
+
+    /// Deletes a key, durably.
+    ///
+    /// # Errors
+    /// As [`Txn::commit`].
+    pub async fn delete(&self, keyspace: &Keyspace, key: impl Into<Bytes>) -> Result<()> {
+        let mut txn = self.begin(TxnOptions::default())?;
+        txn.delete(keyspace, key)?;
+        txn.commit().await
+    }
+
+    /// Writes a batch atomically.
+    ///
+    /// # Errors
+    /// As [`Txn::put`] and [`Txn::commit`].
+    pub async fn write(&self, batch: Batch, durability: Durability) -> Result<()> {
+        let mut txn = self.begin(TxnOptions { durability, ..TxnOptions::default() })?;
+        batch.write_to(&mut txn)?;
+        txn.commit().await
+    }
+
+    /// Scans everything committed and visible now.
+    ///
+    /// # Errors
+    /// `TooLarge` for bounds over the key limit; `Closed`.
+    pub fn scan(&self, keyspace: &Keyspace, options: ScanOptions) -> Result<Scan> {
+        self.snapshot()?.scan(keyspace, options)
+    }
+
+    /// Freezes and flushes the memtable, waits until its manifest is in force (`admin checkpoint`).
+    ///
+    /// # Errors
+    /// `Store` if the bucket doesn't take it; `Closed`.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.inner().wait_for_bucket(self.inner().snapshots.visible()).await
+    }
+
+    /// What the database counts.
+    pub fn stats(&self) -> Stats {
+        let inner = self.inner();
+        let state = inner.read_state();
+        let status = self.0.wal.status();
+        let locks = inner.locks.stats();
+        let frozen: usize = state.frozen.iter().map(|frozen| frozen.table.bytes()).sum();
+        let tree = inner.tree.stats();
+        let mut stats = Stats { cache: self.0.cache.stats(), ..Stats::default() };
+        let requests = inner.tree.store().requests();
+        stats.requests.extend(requests.0.iter().map(|count| {
+            RequestStats::new(count.kind.name(), count.cause.name(), count.requests, count.bytes, count.errors)
+        }));
+        stats.counters.extend([
+            ("commits", inner.counters.commits.load(Ordering::Relaxed)),
+            ("conflicts", inner.counters.conflicts.load(Ordering::Relaxed)),
+            ("log_applied_bytes", inner.counters.log_bytes.load(Ordering::Relaxed)),
+            ("log_disk_bytes", status.log_bytes),
+            ("log_runway_bytes", status.runway),
+            ("log_applied_index", status.applied),
+            ("raft_term", status.leadership.term),
+            ("memtable_bytes", state.active.bytes() as u64),
+            ("memtable_versions", state.active.versions() as u64),
+            ("memtables_frozen", state.frozen.len() as u64),
+            ("memtables_frozen_bytes", frozen as u64),
+            ("tree_objects", tree.objects as u64),
+            ("tree_bytes", tree.bytes),
+            ("tree_dead_bytes", tree.dead_bytes),
+            ("tree_entries", tree.entries),
+            ("tree_runs", tree.runs.len() as u64),
+            ("tree_tail_bytes", tree.tail_bytes),
+            ("tree_installed", tree.installed),
+            ("flushed_index", *inner.flushed.borrow()),
+            ("row_locks_held", locks.held),
+            ("row_lock_waits", locks.waits),
+            ("deadlocks", locks.deadlocks),
+            ("oldest_snapshot_seconds", inner.snapshots.oldest().map_or(0, |(_, age)| age.as_secs())),
+        ]);
+        stats
+    }
+
+    /// Ends the database: commits under way get their answer, then the log and its threads stop. Other clones answer
+    /// `Closed` from then on.
+    ///
+    /// # Errors
+    /// The cause, if the database had failed before.
+    pub async fn close(&self) -> Result<()> {
+        let failed = self.inner().check();
+        if failed.is_ok() {
+            self.inner().drain().await;
+        }
+        self.inner().poison("the database was closed");
+        self.0.tasks.stop();
+        self.0.wal.close().await;
+        self.0.tasks.finished().await;
+        match failed {
+            Err(Error::Closed(cause)) if cause == "the database was closed" => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// A consistent read view. `Send + Sync`, cheap to clone; reads in RAM never await.
+#[derive(Clone)]
+pub struct Snapshot {
+    inner: Arc<Inner>,
+    pin: PinnedSeq,
+}
+
+impl Snapshot {
+    /// The value of a key in this view.
+    ///
+    /// # Errors
+    /// `Conflict` if the snapshot became too old; `Store` or `Corrupt` if a page can't be read; `Closed`.
+    pub async fn get(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<Bytes>> {
+        self.inner.check()?;
+        self.inner.get_pinned(&keyspace.key(key)?, self.pin.at()).await
+    }
+
+    /// A scan of this view, which the scan goes on to pin by itself.
+    ///
+    /// # Errors
+    /// `TooLarge` for bounds over the key limit; `Closed`.
+    pub fn scan(&self, keyspace: &Keyspace, options: ScanOptions) -> Result<Scan> {
+        self.inner.check()?;
+        check_bounds(&options)?;
+        let range = KeyRange::new(keyspace, &options);
+        Ok(Scan::new(&self.inner, self.pin.clone(), range, &options, Overlay::default()))
+    }
+}

@@ -1,0 +1,287 @@
+//! The memtable: committed rows in RAM, in key order, each with a chain of versions, newest first.
+//!
+//! One writer (apply), any number of readers that never wait for it. Chains are trimmed on write at the version floor:
+//! versions that no snapshot can reach go.
+
+use std::{
+    collections::VecDeque,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use crossbeam_skiplist::{SkipMap, map::Entry};
+use parking_lot::RwLock;
+use smallvec::{SmallVec, smallvec};
+
+use crate::types::{CommitSeq, Item, Op, RangeDelete};
+
+/// Bytes that a row costs besides its key and value: skip list node, chain, two `Bytes` handles, batch framing.
+const ROW_OVERHEAD: usize = 160;
+/// Rows that a flush takes from a memtable at a time.
+const ITEMS_CHUNK: usize = 256;
+/// Bytes that a further version of a row costs besides its value.
+const VERSION_OVERHEAD: usize = 48;
+
+/// Borrowed bounds over internal keys.
+pub type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+type Versions = SmallVec<[(CommitSeq, Op); 1]>;
+
+/// A key's versions, newest first. The lock is held for a few loads; writers touch it once per committed row.
+struct Chain(RwLock<Versions>);
+
+impl Chain {
+    fn at(&self, at: CommitSeq) -> Option<(CommitSeq, Op)> {
+        self.0.read().iter().find(|(seq, _)| *seq <= at).cloned()
+    }
+}
+
+/// One memtable.
+pub struct Memtable {
+    rows: SkipMap<Bytes, Chain>,
+    ranges: RwLock<Vec<RangeDelete>>,
+    has_ranges: AtomicBool,
+    bytes: AtomicUsize,
+    versions: AtomicUsize,
+}
+
+impl Default for Memtable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Memtable {
+    /// An empty memtable.
+    pub fn new() -> Self {
+        Self {
+            rows: SkipMap::new(),
+            ranges: RwLock::default(),
+            has_ranges: AtomicBool::new(false),
+            bytes: AtomicUsize::new(0),
+            versions: AtomicUsize::new(0),
+        }
+    }
+
+    /// Adds a version. Called by the single writer, with growing `seq` per key. Versions older than the newest one at
+    /// or below `floor` are dropped.
+    pub fn insert(&self, key: Bytes, seq: CommitSeq, op: Op, floor: CommitSeq) {
+        let added = op.value_len();
+        if let Some(row) = self.rows.get(&key) {
+            let mut freed = 0;
+            let mut dropped = 0;
+            {
+                let mut versions = row.value().0.write();
+                let replaces = versions.first().is_some_and(|(newest, _)| *newest == seq);
+                if replaces {
+                    freed += versions.remove(0).1.value_len() + VERSION_OVERHEAD;
+                    dropped += 1;
+                }
+                versions.insert(0, (seq, op));
+                if let Some(keep) = versions.iter().position(|(seq, _)| *seq <= floor) {
+                    for (_, op) in versions.drain(keep + 1..) {
+                        freed += op.value_len() + VERSION_OVERHEAD;
+                        dropped += 1;
+                    }
+                    if versions.len() == 1 {
+                        versions.shrink_to_fit();
+                    }
+                }
+            }
+            self.bytes.fetch_add(added + VERSION_OVERHEAD, Ordering::Relaxed);
+            self.bytes.fetch_sub(freed.min(self.bytes.load(Ordering::Relaxed)), Ordering::Relaxed);
+            self.versions.fetch_add(1, Ordering::Relaxed);
+            self.versions.fetch_sub(dropped, Ordering::Relaxed);
+            return;
+        }
+        self.bytes.fetch_add(key.len() + added + ROW_OVERHEAD, Ordering::Relaxed);
+        self.versions.fetch_add(1, Ordering::Relaxed);
+        self.rows.insert(key, Chain(RwLock::new(smallvec![(seq, op)])));
+    }
+
+    /// Adds a range delete. Called by the single writer.
+    pub fn delete_range(&self, range: RangeDelete) {
+        self.bytes.fetch_add(range.start.len() + range.end.len() + ROW_OVERHEAD, Ordering::Relaxed);
+        self.ranges.write().push(range);
+        self.has_ranges.store(true, Ordering::Release);
+    }
+
+    /// The newest version of `key` at or below `at`, deletes included. Range deletes are the caller's.
+    pub fn get(&self, key: &[u8], at: CommitSeq) -> Option<(CommitSeq, Op)> {
+        self.rows.get(key)?.value().at(at)
+    }
+
+    /// The greatest commit number of a range delete at or below `at` that covers `key`.
+    pub fn covering(&self, key: &[u8], at: CommitSeq) -> Option<CommitSeq> {
+        if !self.has_ranges.load(Ordering::Acquire) {
+            return None;
+        }
+        let ranges = self.ranges.read();
+        ranges.iter().filter(|range| range.hides(key, CommitSeq::ZERO, at)).map(|range| range.seq).max()
+    }
+
+    /// Every range delete, oldest first.
+    pub fn range_deletes(&self) -> Vec<RangeDelete> {
+        if self.has_ranges.load(Ordering::Acquire) { self.ranges.read().clone() } else { Vec::new() }
+    }
+
+    /// Appends up to `max` rows within the bounds, newest visible version each, to `out`. Fewer than `max` means the end.
+    pub fn collect(&self, bounds: Bounds<'_>, at: CommitSeq, reverse: bool, max: usize, out: &mut Vec<Item>) {
+        let rows = self.rows.range::<[u8], _>(bounds);
+        let item = |row: Entry<'_, Bytes, Chain>| {
+            let (seq, op) = row.value().at(at)?;
+            Some(Item { key: row.key().clone(), seq, op })
+        };
+        if reverse {
+            out.extend(rows.rev().filter_map(item).take(max));
+        } else {
+            out.extend(rows.filter_map(item).take(max));
+        }
+    }
+
+    /// Appends every version that a snapshot at or above `floor` can reach of up to `rows` rows after `after`, in the
+    /// order (key, newest first). Appending nothing means the end.
+    fn versions_after(&self, after: Option<&Bytes>, floor: CommitSeq, rows: usize, out: &mut VecDeque<Item>) {
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
+        for row in self.rows.range::<[u8], _>((start, Bound::Unbounded)).take(rows) {
+            let versions = row.value().0.read();
+            let keep = versions.iter().position(|(seq, _)| *seq <= floor).map_or(versions.len(), |at| at + 1);
+            let item = |(seq, op): &(CommitSeq, Op)| Item { key: row.key().clone(), seq: *seq, op: op.clone() };
+            out.extend(versions.iter().take(keep).map(item));
+        }
+    }
+
+    /// What a flush of this frozen memtable writes: every version that a snapshot at or above `floor` can reach.
+    pub fn items(self: &Arc<Self>, floor: CommitSeq) -> impl Iterator<Item = Item> + Send + 'static {
+        let table = Arc::clone(self);
+        let (mut buffer, mut last) = (VecDeque::<Item>::new(), None);
+        std::iter::from_fn(move || {
+            if buffer.is_empty() {
+                table.versions_after(last.as_ref(), floor, ITEMS_CHUNK, &mut buffer);
+                last = buffer.back().map(|item| item.key.clone()).or(last.take());
+            }
+            buffer.pop_front()
+        })
+    }
+
+    /// Whether a row in the bounds, or a range delete that meets them, is newer than `since`.
+    pub fn changed_since(&self, bounds: Bounds<'_>, since: CommitSeq) -> bool {
+        let newer = |row: &Entry<'_, Bytes, Chain>| row.value().0.read().first().is_some_and(|(seq, _)| *seq > since);
+        if self.rows.range::<[u8], _>(bounds).any(|row| newer(&row)) {
+            return true;
+        }
+        self.range_deletes().iter().any(|range| range.seq > since && meets(range, bounds))
+    }
+
+    /// Estimated bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Versions held.
+    pub fn versions(&self) -> usize {
+        self.versions.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing was ever written to it.
+    pub fn is_empty(&self) -> bool {
+        self.versions() == 0 && !self.has_ranges.load(Ordering::Acquire)
+    }
+}
+
+/// Whether a range delete and the bounds share a key.
+pub fn meets(range: &RangeDelete, bounds: Bounds<'_>) -> bool {
+    let starts_before_end = match bounds.1 {
+        Bound::Included(end) => range.start <= end,
+        Bound::Excluded(end) => range.start < end,
+        Bound::Unbounded => true,
+    };
+    let ends_after_start = match bounds.0 {
+        Bound::Included(start) | Bound::Excluded(start) => range.end > start,
+        Bound::Unbounded => true,
+    };
+    starts_before_end && ends_after_start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Bounds<'static> = (Bound::Unbounded, Bound::Unbounded);
+
+    fn put(table: &Memtable, key: &'static str, seq: u64, floor: u64) {
+        table.insert(
+            Bytes::from_static(key.as_bytes()),
+            CommitSeq(seq),
+            Op::Put(Bytes::from(seq.to_string())),
+            CommitSeq(floor),
+        );
+    }
+
+    #[test]
+    fn readers_see_the_newest_version_at_or_below_theirs() {
+        let table = Memtable::new();
+        put(&table, "a", 3, 0);
+        put(&table, "a", 7, 0);
+        assert_eq!(table.get(b"a", CommitSeq(2)), None);
+        assert_eq!(table.get(b"a", CommitSeq(6)).unwrap().0, CommitSeq(3));
+        assert_eq!(table.get(b"a", CommitSeq::MAX).unwrap().0, CommitSeq(7));
+    }
+
+    #[test]
+    fn chains_are_trimmed_at_the_floor() {
+        let table = Arc::new(Memtable::new());
+        for seq in 1..=10 {
+            put(&table, "hot", seq, seq.saturating_sub(3));
+        }
+        // 10, 9, 8 and 7, the newest at or below the floor.
+        assert_eq!(table.versions(), 4);
+        assert_eq!(table.get(b"hot", CommitSeq(7)).unwrap().0, CommitSeq(7));
+        assert_eq!(table.items(CommitSeq(9)).count(), 2);
+    }
+
+    #[test]
+    fn collect_goes_both_ways_and_skips_the_invisible() {
+        let table = Memtable::new();
+        for (key, seq) in [("a", 1), ("b", 9), ("c", 2)] {
+            put(&table, key, seq, 0);
+        }
+        let keys = |reverse, max| {
+            let mut out = Vec::new();
+            table.collect(ALL, CommitSeq(5), reverse, max, &mut out);
+            out.into_iter().map(|item| item.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(false, 9), ["a", "c"]);
+        assert_eq!(keys(true, 1), ["c"]);
+    }
+
+    #[test]
+    fn changed_since_sees_rows_and_ranges() {
+        let table = Memtable::new();
+        put(&table, "m", 5, 0);
+        let bounds = (Bound::Included(&b"a"[..]), Bound::Excluded(&b"n"[..]));
+        assert!(table.changed_since(bounds, CommitSeq(4)) && !table.changed_since(bounds, CommitSeq(5)));
+        table.delete_range(RangeDelete { start: "mm".into(), end: "z".into(), seq: CommitSeq(6) });
+        assert!(table.changed_since(bounds, CommitSeq(5)));
+        assert_eq!(table.covering(b"n", CommitSeq(6)), Some(CommitSeq(6)));
+        assert_eq!(table.covering(b"n", CommitSeq(5)), None);
+    }
+
+    #[test]
+    fn items_come_in_order_across_chunks() {
+        let table = Arc::new(Memtable::new());
+        for row in 0..1000u32 {
+            for seq in [1, 2] {
+                table.insert(Bytes::copy_from_slice(&row.to_be_bytes()), CommitSeq(seq), Op::Delete, CommitSeq::ZERO);
+            }
+        }
+        let found: Vec<_> = table.items(CommitSeq::ZERO).map(|item| (item.key, item.seq.0)).collect();
+        let expected: Vec<_> =
+            (0..1000u32).flat_map(|row| [2, 1].map(|seq| (Bytes::copy_from_slice(&row.to_be_bytes()), seq))).collect();
+        assert_eq!(found, expected);
+    }
+}
