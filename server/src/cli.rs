@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Verb {
     /// Run the server
     Serve(Box<Serve>),
+    /// Run a workload and report throughput, latency, cache hits and bucket requests
+    Bench(Box<holdfast_benches::BenchOptions>),
     /// Ask a running server, or tell it to do something, through its admin port
     Admin(Admin),
     /// Look at an object store

@@ -3,7 +3,9 @@
 #![allow(missing_docs)] // SKELETON: removed once the authors have filled it
 #![allow(clippy::disallowed_methods)] // not simulated: the server may read clocks
 
+pub mod admin;
 pub mod backend;
+pub mod bench;
 pub mod catalog;
 pub mod cli;
 pub mod config;
@@ -14,6 +16,7 @@ pub mod key;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod node;
 pub mod probe;
 pub mod processlist;
 pub mod row;

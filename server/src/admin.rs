@@ -1,0 +1,188 @@
+//! The admin port: /healthz, /metrics, and the JSON that `holdfast admin` asks for.
+
+pub mod client;
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use holdfast::{Db, Stats};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+
+use crate::processlist::ProcessList;
+
+/// Seconds in a month of 30 days, for the monthly price.
+const SECONDS_A_MONTH: f64 = 30.0 * 86_400.0;
+
+/// What the admin port shows and does.
+pub struct Admin {
+    pub db: Db,
+    pub processes: Arc<ProcessList>,
+    pub metrics: PrometheusHandle,
+    pub started: Instant,
+    /// The store's URL.
+    pub store: String,
+    pub mysql: String,
+    /// Set when the shutdown begins: /healthz says so, to let load balancers go elsewhere.
+    pub draining: AtomicBool,
+}
+
+type Shared = State<Arc<Admin>>;
+
+/// The port's routes.
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .route("/admin/status", get(status))
+        .route("/admin/cost", get(cost))
+        .route("/admin/checkpoint", post(checkpoint))
+        .with_state(admin)
+}
+
+/// An engine error as JSON: `{"error": ...}` with 503 where trying again may help, else 500.
+fn failed(error: &holdfast::Error) -> Response {
+    let code = if error.is_retryable() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+    (code, Json(json!({ "error": error.to_string() }))).into_response()
+}
+
+async fn healthz(State(admin): Shared) -> Response {
+    if admin.draining.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    match admin.db.snapshot() {
+        Ok(_) => "ok\n".into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(admin): Shared) -> String {
+    let mut text = admin.metrics.render();
+    let (connections, busy) = admin.processes.counts();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# TYPE holdfast_connections gauge\nholdfast_connections {connections}");
+    let _ = writeln!(text, "# TYPE holdfast_connections_busy gauge\nholdfast_connections_busy {busy}");
+    let uptime = admin.started.elapsed().as_secs();
+    let _ = writeln!(text, "# TYPE holdfast_uptime_seconds gauge\nholdfast_uptime_seconds {uptime}");
+    engine_metrics(&mut text, &admin.db.stats());
+    text
+}
+
+/// The engine's figures, read at the moment of the scrape.
+fn engine_metrics(text: &mut String, stats: &Stats) {
+    for (name, pick) in [("requests_total", 0), ("bytes_total", 1), ("errors_total", 2)] {
+        let _ = writeln!(text, "# TYPE holdfast_store_{name} counter");
+        for r in &stats.requests {
+            let value = [r.requests, r.bytes, r.errors].get(pick).copied().unwrap_or_default();
+            let _ = writeln!(text, "holdfast_store_{name}{{kind=\"{}\",cause=\"{}\"}} {value}", r.kind, r.cause);
+        }
+    }
+    for (name, value) in stats.variables() {
+        // Requests are above, with labels.
+        if !name.starts_with("Holdfast_s3_") {
+            let name = name.to_lowercase();
+            let _ = writeln!(text, "# TYPE {name} untyped\n{name} {value}");
+        }
+    }
+}
+
+async fn status(State(admin): Shared) -> Json<Value> {
+    let (connections, busy) = admin.processes.counts();
+    let stats = admin.db.stats();
+    let engine: serde_json::Map<String, Value> = stats
+        .variables()
+        .into_iter()
+        .map(|(name, value)| (name.trim_start_matches("Holdfast_").to_owned(), value.into()))
+        .collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "store": admin.store,
+        "mysql": admin.mysql,
+        "healthy": admin.db.snapshot().is_ok(),
+        "draining": admin.draining.load(Ordering::Relaxed),
+        "uptime_seconds": admin.started.elapsed().as_secs(),
+        "connections": connections,
+        "connections_busy": busy,
+        "engine": engine,
+    }))
+}
+
+async fn checkpoint(State(admin): Shared) -> Response {
+    let began = Instant::now();
+    match admin.db.checkpoint().await {
+        Ok(()) => Json(json!({ "seconds": began.elapsed().as_secs_f64() })).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn cost(State(admin): Shared) -> Json<Value> {
+    Json(cost_report(&admin.db.stats(), admin.started.elapsed().as_secs_f64()))
+}
+
+/// Dollars at S3's list price: requests since the start, and what they and the stored bytes come to in a month.
+fn cost_report(stats: &Stats, uptime_seconds: f64) -> Value {
+    use holdfast::cost::{GET_DOLLARS, PUT_DOLLARS, storage_dollars_per_month};
+    let count =
+        |kinds: &[&str]| -> u64 { stats.requests.iter().filter(|r| kinds.contains(&r.kind)).map(|r| r.requests).sum() };
+    // DELETE is free.
+    let (writes, reads) = (count(&["put", "list"]), count(&["get", "head"]));
+    let dollars = writes as f64 * PUT_DOLLARS + reads as f64 * GET_DOLLARS;
+    let stored = stats.counters.iter().filter(|(name, _)| matches!(*name, "tree_bytes" | "tree_dead_bytes"));
+    let stored: u64 = stored.map(|(_, bytes)| bytes).sum();
+    json!({
+        "put_and_list_requests": writes,
+        "get_and_head_requests": reads,
+        "request_dollars": dollars,
+        "request_dollars_per_month_at_this_rate": dollars * SECONDS_A_MONTH / uptime_seconds.max(1.0),
+        "stored_bytes": stored,
+        "storage_dollars_per_month": storage_dollars_per_month(stored),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast::RequestStats;
+
+    use super::*;
+
+    #[test]
+    fn cost_counts_requests_and_bytes() {
+        let mut stats = Stats::default();
+        stats.requests.push(RequestStats::new("put", "flush", 1000, 1, 0));
+        stats.requests.push(RequestStats::new("get", "page", 10_000, 1, 0));
+        stats.requests.push(RequestStats::new("delete", "gc", 5000, 0, 0));
+        stats.counters.push(("tree_bytes", 10_000_000_000));
+        let report = cost_report(&stats, 1.0);
+        let close = |key: &str, expected: f64| {
+            let value = report[key].as_f64().unwrap();
+            assert!((value - expected).abs() < 1e-9, "{key}: {value}");
+        };
+        close("request_dollars", 0.005 + 0.004);
+        close("request_dollars_per_month_at_this_rate", 0.009 * SECONDS_A_MONTH);
+        assert!(report["storage_dollars_per_month"].as_f64().unwrap() > 0.2);
+    }
+
+    #[test]
+    fn engine_figures_are_prometheus_lines() {
+        let mut stats = Stats::default();
+        stats.requests.push(RequestStats::new("get", "page", 3, 48, 1));
+        stats.counters.push(("commits", 5));
+        let mut text = String::new();
+        engine_metrics(&mut text, &stats);
+        assert!(text.contains("holdfast_store_requests_total{kind=\"get\",cause=\"page\"} 3\n"), "{text}");
+        assert!(text.contains("holdfast_commits 5\n") && !text.contains("s3"), "{text}");
+    }
+}

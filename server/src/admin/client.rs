@@ -1,0 +1,111 @@
+//! `holdfast admin`: asks a server's admin port and prints a table, or the JSON as it came.
+
+use std::io::Write;
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::cli::{Admin, AdminVerb, not_built};
+
+/// Answers are small; more than this is not our server.
+const ANSWER_MAX: u64 = 16 << 20;
+
+/// Runs one verb and prints its answer.
+pub async fn run(admin: &Admin) -> Result<(), String> {
+    let (method, path) = match admin.verb {
+        AdminVerb::Status => ("GET", "status"),
+        AdminVerb::Cost => ("GET", "cost"),
+        AdminVerb::Checkpoint => ("POST", "checkpoint"),
+        AdminVerb::Gc => ("POST", "gc"),
+        AdminVerb::Fsck => ("POST", "fsck"),
+        AdminVerb::Nodes => return Err(not_built("`admin nodes`")),
+        AdminVerb::Failover => return Err(not_built("`admin failover`")),
+        AdminVerb::AddNode => return Err(not_built("`admin add-node`")),
+        AdminVerb::RemoveNode => return Err(not_built("`admin remove-node`")),
+        AdminVerb::Branch => return Err(not_built("`admin branch`")),
+        AdminVerb::Restore => return Err(not_built("`admin restore`")),
+        AdminVerb::Backup => return Err(not_built("`admin backup`")),
+    };
+    let answer = ask(&admin.addr, method, &format!("/admin/{path}")).await?;
+    let text = if admin.json { format!("{answer:#}\n") } else { table(&answer) };
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())
+}
+
+/// One HTTP request. A status other than 200 is an error with the server's own words.
+async fn ask(addr: &str, method: &str, path: &str) -> Result<Value, String> {
+    let unreachable = |e: std::io::Error| format!("cannot reach a Holdfast admin port at {addr} (--addr): {e}");
+    let mut stream = TcpStream::connect(addr).await.map_err(unreachable)?;
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(unreachable)?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX).read_to_end(&mut answer).await.map_err(unreachable)?;
+    let (code, body) = split(&answer).ok_or_else(|| format!("{addr} does not speak HTTP"))?;
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    match (code, json) {
+        (200, Some(json)) => Ok(json),
+        (404, _) => Err(format!("the server at {addr} does not have {path}: is it a Holdfast of this version?")),
+        (code, json) => {
+            let why =
+                json.as_ref().and_then(|json| json.get("error")).and_then(Value::as_str).unwrap_or("no reason given");
+            Err(format!("the server at {addr} answered {code}: {why}"))
+        }
+    }
+}
+
+/// Status code and body of an HTTP answer whose connection was closed behind it.
+fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(answer.get(..end)?).ok()?;
+    let code = head.strip_prefix("HTTP/1.1 ").or(head.strip_prefix("HTTP/1.0 "))?.get(..3)?.parse().ok()?;
+    Some((code, answer.get(end + 4..)?))
+}
+
+/// Two aligned columns; nested objects are indented by their name.
+fn table(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    flatten("", answer, &mut rows);
+    let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or_default();
+    rows.iter().map(|(key, value)| format!("{key:width$}  {value}\n")).collect()
+}
+
+fn flatten(prefix: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&key, value, rows);
+            }
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                flatten(&format!("{prefix}[{i}]"), item, rows);
+            }
+        }
+        Value::String(text) => rows.push((prefix.to_owned(), text.clone())),
+        other => rows.push((prefix.to_owned(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_taken_apart() {
+        assert_eq!(split(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n{}"), Some((200, &b"{}"[..])));
+        for bad in [&b""[..], b"HTTP/1.1 200", b"SSH-2.0\r\n\r\n", b"HTTP/1.1 \r\n\r\n", b"\xff\r\n\r\n"] {
+            assert_eq!(split(bad), None);
+        }
+    }
+
+    #[test]
+    fn tables_are_aligned() {
+        let shown = table(&json!({ "a": 1, "engine": { "commits": 2 }, "list": ["x"] }));
+        assert_eq!(shown, "a               1\nengine.commits  2\nlist[0]         x\n");
+    }
+}
