@@ -150,13 +150,13 @@ impl Catalog {
         let before = self.state();
         let edits = plan(&before)?;
         let mut next = State::clone(&before);
+        next.epoch = before.epoch + 2;
         for edit in edits {
             self.apply_edit(&mut txn, &mut next, edit).await?;
         }
         if next.next_table != before.next_table {
             self.put(&mut txn, &CatalogKey::NextId, Some(encode(&next.next_table)?)).await?;
         }
-        next.epoch = before.epoch + 2;
         self.epoch.store(before.epoch + 1, Ordering::Release);
         let committed = txn.commit().await.map_err(errmap::from_engine);
         let next = Arc::new(next);
@@ -186,6 +186,7 @@ impl Catalog {
                     table.id = next.next_table;
                     next.next_table += 1;
                 }
+                table.changed_epoch = next.epoch;
                 let row = encode(&stored::store(&table).map_err(damaged)?)?;
                 self.put(txn, &table_key(&table), Some(row)).await?;
                 txn.set_guard(u64::from(table.id), table.version);
@@ -216,6 +217,14 @@ impl Catalog {
             None => txn.delete(keyspace, key),
         }
         .map_err(errmap::from_engine)
+    }
+
+    /// CREATE TABLE ... LIKE: the same definition under a new name, with counters of its own.
+    pub fn copy_definition(&self, model: &Table, database: &str, name: &str, now: i64) -> Result<Table> {
+        let mut definition = stored::store(model).map_err(damaged)?;
+        (definition.id, definition.version, definition.created, definition.auto_start) = (0, 1, now, 0);
+        definition.indexes.iter_mut().for_each(|i| i.building = false);
+        new_table(database, name, &definition)
     }
 
     /// A changed copy of a table: same id and counters, next version. `change` edits the stored form.

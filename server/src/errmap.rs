@@ -78,3 +78,14 @@ pub fn unknown_column(name: &str, clause: &str) -> SqlError {
 pub fn duplicate(entry: &str, table: &str, key: &str) -> SqlError {
     error(1062, format!("Duplicate entry '{entry}' for key '{table}.{key}'"))
 }
+
+/// 1064 at the start of `rest`.
+pub fn syntax_near(rest: &[u8]) -> SqlError {
+    let near: String = String::from_utf8_lossy(&rest[..rest.len().min(320)]).chars().take(80).collect();
+    error(
+        1064,
+        format!(
+            "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server version for the right syntax to use near '{near}' at line 1"
+        ),
+    )
+}

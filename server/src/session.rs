@@ -1,17 +1,80 @@
-//! SKELETON. One client session: current database, variables, transaction, prepared statements. Owner: exec.
-#![allow(clippy::todo, unused_variables, dead_code)]
+//! One client session: current database, variables, transaction, prepared statements. The wire drives it.
 
 use std::sync::Arc;
 
-use crate::wire::result::{Column, ResultSink, SqlError};
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
 
-/// Shared by all sessions: the engine's `Db`, catalog, statement cache, global variables, users, process list.
-pub struct Shared(());
+use self::{
+    state::{Level, Settings, State},
+    transaction::Transactions,
+};
+use crate::{
+    backend::Parts,
+    catalog::Catalog,
+    errmap::{self, error},
+    processlist::{Process, ProcessList},
+    sql::{
+        ast::Statement,
+        context::SqlMode,
+        parse::{Parsed, parse_first, parse_one},
+        plan::Plan,
+        value::Value,
+    },
+    users::Users,
+    variables::Values,
+    wire::{
+        consts::status,
+        result::{Column, ResultSink, SqlError},
+    },
+};
+
+mod control;
+mod planned;
+mod run;
+mod set;
+pub mod state;
+pub mod transaction;
+
+pub use self::run::default_evaluator;
+
+type Result<T> = std::result::Result<T, SqlError>;
+
+/// Most prepared statements of one session (error 1461).
+const PREPARED_MAX: usize = 16_382;
+/// Statement texts whose plan a session keeps.
+const CACHED_MAX: usize = 512;
+/// Longest statement text that is kept with its plan.
+const CACHED_TEXT_MAX: usize = 4096;
+
+/// Shared by all sessions: the catalog with the engine's `Db`, global variables, users, the process list.
+pub struct Shared {
+    pub catalog: Catalog,
+    pub globals: RwLock<Values>,
+    pub processes: Arc<ProcessList>,
+    pub users: Users,
+    pub started: std::time::Instant,
+}
 
 impl Shared {
-    /// Reads the catalog and makes what all sessions share.
-    pub async fn open(parts: crate::backend::Parts) -> Result<Arc<Self>, SqlError> {
-        todo!()
+    /// Loads the catalog and removes what an interrupted schema change left.
+    pub async fn open(parts: Parts) -> Result<Arc<Self>> {
+        let catalog = Catalog::open(parts.db).await?;
+        crate::exec::ddl::clean_up(&catalog).await?;
+        let mut globals = Values::default();
+        globals.put("max_connections", parts.settings.max_connections.to_string());
+        globals.put("max_allowed_packet", parts.settings.max_allowed_packet.to_string());
+        globals.put("connect_timeout", parts.settings.connect_timeout.as_secs().to_string());
+        globals.put("require_secure_transport", if parts.settings.require_tls { "ON" } else { "OFF" });
+        globals.put("port", parts.settings.port.to_string());
+        globals.put("datadir", format!("{}/", parts.settings.data_dir.display()));
+        Ok(Arc::new(Self {
+            catalog,
+            globals: RwLock::new(globals),
+            processes: parts.processes,
+            users: parts.users,
+            started: parts.settings.started,
+        }))
     }
 }
 
@@ -29,7 +92,7 @@ pub struct Login {
     /// TLS cipher and version, for SHOW STATUS.
     pub tls: Option<(String, String)>,
     /// This connection in the process list: KILL is noticed through it.
-    pub process: Option<Arc<crate::processlist::Process>>,
+    pub process: Option<Arc<Process>>,
 }
 
 /// A prepared statement, as COM_STMT_PREPARE answers it.
@@ -40,48 +103,186 @@ pub struct Prepared {
     pub columns: Vec<Column>,
 }
 
-pub struct Session(());
+/// A plan and what it was made for.
+#[derive(Clone)]
+struct CachedPlan {
+    epoch: u64,
+    mode: SqlMode,
+    database: Option<Arc<str>>,
+    plan: Arc<Plan>,
+}
+
+/// A parsed statement with its newest plan.
+struct Parse {
+    statement: Statement,
+    params: u32,
+    plan: Mutex<Option<CachedPlan>>,
+}
+
+impl Parse {
+    fn new(parsed: Parsed) -> Arc<Self> {
+        Arc::new(Self { statement: parsed.statement, params: parsed.params, plan: Mutex::new(None) })
+    }
+}
+
+/// One client's session. Dropping it rolls its transaction back.
+pub struct Session {
+    state: Arc<State>,
+    tx: Transactions,
+    prepared: FxHashMap<u32, Arc<Parse>>,
+    next_id: u32,
+    /// SQL-level PREPARE.
+    named: FxHashMap<String, Arc<Parse>>,
+    cache: FxHashMap<Vec<u8>, Arc<Parse>>,
+    /// sql_mode that the cached texts were parsed with.
+    cache_mode: SqlMode,
+    multi_statements: bool,
+}
 
 impl Session {
     /// Checks that the database exists (1049).
-    pub async fn open(shared: Arc<Shared>, login: Login) -> Result<Self, SqlError> {
-        todo!()
+    pub async fn open(shared: Arc<Shared>, login: Login) -> Result<Self> {
+        if let Some(name) = &login.database {
+            check_database(&shared, name).await?;
+        }
+        let multi_statements = login.multi_statements;
+        let state = State::new(shared, login);
+        Ok(Self {
+            cache_mode: state.settings().mode,
+            state: Arc::new(state),
+            tx: Transactions::default(),
+            prepared: FxHashMap::default(),
+            next_id: 0,
+            named: FxHashMap::default(),
+            cache: FxHashMap::default(),
+            multi_statements,
+        })
     }
+
     /// COM_QUERY: one or more statements.
-    pub async fn query<S: ResultSink>(&mut self, sql: &[u8], sink: &mut S) -> Result<(), SqlError> {
-        todo!()
+    pub async fn query<S: ResultSink>(&mut self, sql: &[u8], sink: &mut S) -> Result<()> {
+        let mut rest = sql;
+        loop {
+            let settings = self.state.settings();
+            let (parse, next) = self.parse_text(rest, &settings)?;
+            rest = rest.get(next..).unwrap_or_default();
+            if !rest.is_empty() && !self.multi_statements {
+                return Err(errmap::syntax_near(rest));
+            }
+            sink.more_results(!rest.is_empty());
+            self.run(&parse, &[], sink).await?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
     }
-    pub async fn prepare(&mut self, sql: &[u8]) -> Result<Prepared, SqlError> {
-        todo!()
+
+    /// The first statement of a text, from the cache if the text was seen before, and where the next one starts.
+    fn parse_text(&mut self, sql: &[u8], settings: &Settings) -> Result<(Arc<Parse>, usize)> {
+        if self.cache_mode != settings.mode {
+            self.cache.clear();
+            self.cache_mode = settings.mode;
+        }
+        if let Some(found) = self.cache.get(sql) {
+            return Ok((found.clone(), sql.len()));
+        }
+        let (parsed, next) = parse_first(sql, settings.mode)?;
+        if parsed.params > 0 {
+            return Err(errmap::syntax_near(b"?"));
+        }
+        let parse = Parse::new(parsed);
+        if next == sql.len() && sql.len() <= CACHED_TEXT_MAX {
+            if self.cache.len() >= CACHED_MAX {
+                self.cache.clear();
+            }
+            self.cache.insert(sql.to_vec(), parse.clone());
+        }
+        Ok((parse, next))
     }
+
+    /// COM_STMT_PREPARE.
+    pub async fn prepare(&mut self, sql: &[u8]) -> Result<Prepared> {
+        if self.prepared.len() >= PREPARED_MAX {
+            return Err(error(1461, format!("Can't create more than max_prepared_stmt_count statements (current value: {PREPARED_MAX})")));
+        }
+        let settings = self.state.begin_statement(false);
+        let parse = Parse::new(self.noted(parse_one(sql, settings.mode))?);
+        let columns = self.noted(self.result_columns(&parse, &settings).await)?;
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        let params = vec![Column::parameter(); parse.params as usize];
+        self.prepared.insert(self.next_id, parse);
+        Ok(Prepared { id: self.next_id, params, columns })
+    }
+
     /// COM_STMT_EXECUTE, parameters decoded.
-    pub async fn execute<S: ResultSink>(
-        &mut self,
-        id: u32,
-        params: &[crate::sql::value::Value],
-        sink: &mut S,
-    ) -> Result<(), SqlError> {
-        todo!()
+    pub async fn execute<S: ResultSink>(&mut self, id: u32, params: &[Value], sink: &mut S) -> Result<()> {
+        let found = self.prepared.get(&id).cloned();
+        let parse = found.ok_or_else(|| error(1243, format!("Unknown prepared statement handler ({id}) given to EXECUTE")))?;
+        if params.len() != parse.params as usize {
+            return Err(error(1210, "Incorrect arguments to EXECUTE"));
+        }
+        self.run(&parse, params, sink).await
     }
+
+    /// Number of `?`; `None`: no such statement.
     pub fn param_count(&self, id: u32) -> Option<usize> {
-        todo!()
+        self.prepared.get(&id).map(|p| p.params as usize)
     }
+
     pub fn close_statement(&mut self, id: u32) {
-        todo!()
+        self.prepared.remove(&id);
     }
-    pub async fn init_db(&mut self, name: &str) -> Result<(), SqlError> {
-        todo!()
+
+    /// COM_INIT_DB and USE.
+    pub async fn init_db(&mut self, name: &str) -> Result<()> {
+        check_database(&self.state.shared, name).await?;
+        self.state.set_database(Some(name));
+        Ok(())
     }
+
     /// COM_RESET_CONNECTION, and the first half of COM_CHANGE_USER: roll back, forget variables and statements.
-    pub async fn reset(&mut self) -> Result<(), SqlError> {
-        todo!()
+    pub async fn reset(&mut self) -> Result<()> {
+        self.tx.rollback();
+        self.tx = Transactions::default();
+        self.prepared.clear();
+        self.named.clear();
+        self.cache.clear();
+        self.state.reset();
+        Ok(())
     }
+
     /// COM_SET_OPTION: whether a query may hold several statements from now on.
     pub fn set_multi_statements(&mut self, on: bool) {
-        todo!()
+        self.multi_statements = on;
     }
+
     /// SERVER_STATUS_* bits: AUTOCOMMIT, IN_TRANS, ...
     pub fn status(&self) -> u16 {
-        todo!()
+        let mut bits = 0;
+        if self.state.settings().autocommit {
+            bits |= status::AUTOCOMMIT;
+        }
+        if self.tx.is_open() {
+            bits |= status::IN_TRANS;
+            if self.tx.is_read_only() {
+                bits |= status::IN_TRANS_READONLY;
+            }
+        }
+        bits
     }
+
+    /// Keeps an error for SHOW WARNINGS and SHOW ERRORS.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(e) = &result {
+            self.state.diagnose(Level::Error, e.code, e.message.clone());
+        }
+        result
+    }
+}
+
+/// 1049.
+async fn check_database(shared: &Shared, name: &str) -> Result<()> {
+    let known = name.eq_ignore_ascii_case(crate::exec::schema::DATABASE)
+        || shared.catalog.settled_state().await.databases.contains_key(name);
+    if known { Ok(()) } else { Err(errmap::unknown_database(name)) }
 }

@@ -22,6 +22,7 @@ pub mod json;
 pub mod lexer;
 pub mod like;
 pub mod parse;
+pub mod plan;
 pub mod temporal;
 pub mod types;
 pub mod value;

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{errmap::error, sql::value::Value, wire::result::SqlError};
 
-pub use self::table::VARIABLES;
+pub use self::table::{VARIABLES, VERSION};
 
 mod table;
 
@@ -41,8 +41,6 @@ pub enum Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     ReadOnly,
-    /// SET GLOBAL works, SET SESSION is 1238 (`max_allowed_packet`).
-    GlobalOnly,
     /// Only the listed default is accepted: any other value is 1231, since it would have no effect.
     Fixed,
     ReadWrite,
@@ -177,4 +175,9 @@ impl Values {
     pub fn string(&self, name: &str) -> Arc<str> {
         self.named(name)
     }
+}
+
+/// 1238: the variable has only the other scope.
+pub fn wrong_scope(name: &str, its: &str) -> SqlError {
+    error(1238, format!("Variable '{name}' is a {its} variable"))
 }

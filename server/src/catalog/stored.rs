@@ -68,6 +68,7 @@ pub fn build(database: &str, name: &str, stored: &StoredTable, counters: Arc<Cou
         counters,
         next_index: stored.next_index,
         lock_key: metadata_key(database, name),
+        changed_epoch: 0,
         columns,
     })
 }

@@ -93,6 +93,8 @@ pub struct Table {
     pub next_index: u16,
     /// Key of the metadata lock.
     pub lock_key: Bytes,
+    /// Catalog epoch at which this version came into force; 0 if it was there at start.
+    pub changed_epoch: u64,
 }
 
 /// How a column of this type is stored.

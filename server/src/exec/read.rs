@@ -71,6 +71,14 @@ impl Cursor {
         Self { ranges: list.into_iter(), reverse, scan: None, batch, limit_hint }
     }
 
+    /// Takes the next range if it is a single key of the primary index: the caller locks and reads it in one step.
+    pub fn take_point(&mut self) -> Option<Bytes> {
+        if self.scan.is_some() || !self.ranges.as_slice().first()?.point {
+            return None;
+        }
+        self.ranges.next().map(|range| range.start.into())
+    }
+
     /// Appends the next entries to `out`; false at the end.
     pub async fn fill(&mut self, view: &mut View<'_>, rows: &Keyspace, out: &mut Vec<KeyValue>) -> Result<bool> {
         let before = out.len();

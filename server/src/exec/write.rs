@@ -74,7 +74,7 @@ impl Target<'_> {
     }
 
     /// An index's entry for a row: key, and value (the primary key columns if the key alone names the row).
-    fn entry(&self, index: &Index, values: &[Value], primary: &[u8]) -> Result<(Vec<u8>, Bytes)> {
+    pub fn entry(&self, index: &Index, values: &[Value], primary: &[u8]) -> Result<(Vec<u8>, Bytes)> {
         let mut out = self.table.index_prefix(index.id);
         for part in &index.parts {
             part.encode(&values[part.column], self.zone, &mut out).map_err(|e| self.bad(&e))?;

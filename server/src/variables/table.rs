@@ -2,7 +2,7 @@
 
 use super::{Access, Kind, Scope, Variable};
 
-use Access::{Fixed, GlobalOnly, ReadOnly, ReadWrite};
+use Access::{Fixed, ReadOnly, ReadWrite};
 use Kind::{Bool, Charset, Collation, Enum, Int, Set, Text, TimeZone};
 use Scope::{Both, Global, Session};
 
@@ -56,6 +56,8 @@ pub const VARIABLES: &[Variable] = &[
     var("collation_connection", Both, ReadWrite, Collation, "utf8mb4_0900_ai_ci"),
     var("collation_database", Both, Fixed, Collation, "utf8mb4_0900_ai_ci"),
     var("collation_server", Both, Fixed, Collation, "utf8mb4_0900_ai_ci"),
+    var("connect_timeout", Global, ReadOnly, int(1, 31_536_000), "10"),
+    var("datadir", Global, ReadOnly, Text, ""),
     var("default_storage_engine", Both, Fixed, Enum(&["InnoDB"]), "InnoDB"),
     var("default_tmp_storage_engine", Both, Fixed, Enum(&["InnoDB"]), "InnoDB"),
     // No foreign keys yet: both values mean the same.
@@ -73,7 +75,7 @@ pub const VARIABLES: &[Variable] = &[
     var("log_bin", Global, ReadOnly, Bool, "OFF"),
     var("lower_case_file_system", Global, ReadOnly, Bool, "OFF"),
     var("lower_case_table_names", Global, ReadOnly, int(0, 2), "0"),
-    var("max_allowed_packet", Both, GlobalOnly, int(1024, 1 << 30), "67108864"),
+    var("max_allowed_packet", Both, ReadOnly, int(1024, 1 << 30), "67108864"),
     var("max_connections", Global, ReadOnly, int(1, 100_000), "500"),
     var("max_prepared_stmt_count", Global, ReadOnly, int(0, 4_194_304), "16382"),
     var("net_buffer_length", Both, ReadOnly, int(1024, 1 << 20), "16384"),
@@ -83,6 +85,7 @@ pub const VARIABLES: &[Variable] = &[
     var("port", Global, ReadOnly, int(0, 65_535), "3306"),
     var("protocol_version", Global, ReadOnly, int(10, 10), "10"),
     var("read_only", Global, ReadOnly, Bool, "OFF"),
+    var("require_secure_transport", Global, ReadOnly, Bool, "OFF"),
     var("server_id", Global, ReadOnly, int(0, i64::MAX), "1"),
     var("sql_auto_is_null", Both, Fixed, Bool, "OFF"),
     var("sql_mode", Both, ReadWrite, Set(SQL_MODES), DEFAULT_SQL_MODE),

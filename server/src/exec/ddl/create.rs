@@ -254,6 +254,23 @@ fn default(def: &ColumnDef, ty: &DataType, nullable: bool, eval: EvalDefault<'_>
     eval(e, ty).map(ColumnDefault::Value).map_err(|_| invalid())
 }
 
+/// The default of ALTER COLUMN ... SET DEFAULT.
+pub fn checked_default(column: &Column, e: &Expr, eval: EvalDefault<'_>) -> Result<ColumnDefault> {
+    let def = ColumnDef {
+        name: column.name.clone(),
+        ty: ColumnType::Plain(column.ty),
+        charset_given: true,
+        not_null: Some(!column.nullable),
+        default: Some(e.clone()),
+        on_update: None,
+        auto_increment: column.auto_increment,
+        comment: None,
+        invisible: column.invisible,
+        generated: None,
+    };
+    default(&def, &column.ty, column.nullable, eval)
+}
+
 fn is_now(e: &Expr) -> bool {
     matches!(e, Expr::Call { name, .. } if matches!(name.as_str(), "CURRENT_TIMESTAMP" | "NOW" | "LOCALTIME" | "LOCALTIMESTAMP"))
 }
