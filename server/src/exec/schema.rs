@@ -6,7 +6,6 @@ use crate::{
         collation::Collation,
         plan::scope::{ScopeColumn, TableScope},
         types::{DataType, TypeKind},
-        value::Value,
     },
     wire::result::SqlError,
 };
