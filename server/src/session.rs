@@ -203,7 +203,10 @@ impl Session {
     /// COM_STMT_PREPARE.
     pub async fn prepare(&mut self, sql: &[u8]) -> Result<Prepared> {
         if self.prepared.len() >= PREPARED_MAX {
-            return Err(error(1461, format!("Can't create more than max_prepared_stmt_count statements (current value: {PREPARED_MAX})")));
+            return Err(error(
+                1461,
+                format!("Can't create more than max_prepared_stmt_count statements (current value: {PREPARED_MAX})"),
+            ));
         }
         let settings = self.state.begin_statement(false);
         let parse = Parse::new(self.noted(parse_one(sql, settings.mode))?);
@@ -217,7 +220,8 @@ impl Session {
     /// COM_STMT_EXECUTE, parameters decoded.
     pub async fn execute<S: ResultSink>(&mut self, id: u32, params: &[Value], sink: &mut S) -> Result<()> {
         let found = self.prepared.get(&id).cloned();
-        let parse = found.ok_or_else(|| error(1243, format!("Unknown prepared statement handler ({id}) given to EXECUTE")))?;
+        let parse =
+            found.ok_or_else(|| error(1243, format!("Unknown prepared statement handler ({id}) given to EXECUTE")))?;
         if params.len() != parse.params as usize {
             return Err(error(1210, "Incorrect arguments to EXECUTE"));
         }

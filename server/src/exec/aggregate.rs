@@ -33,15 +33,28 @@ pub struct Accumulator {
 enum State {
     Count(i64),
     /// SUM and AVG of integers, as long as they fit.
-    Integers { sum: i128, count: u64 },
-    Decimals { sum: Decimal, count: u64 },
-    Doubles { sum: f64, count: u64 },
+    Integers {
+        sum: i128,
+        count: u64,
+    },
+    Decimals {
+        sum: Decimal,
+        count: u64,
+    },
+    Doubles {
+        sum: f64,
+        count: u64,
+    },
     /// MIN, MAX, ANY_VALUE.
     Best(Value),
     /// GROUP_CONCAT: sort key and text of each value.
     Texts(Vec<(Vec<u8>, Vec<u8>)>),
     /// Welford: count, mean, sum of squared differences.
-    Spread { count: u64, mean: f64, m2: f64 },
+    Spread {
+        count: u64,
+        mean: f64,
+        m2: f64,
+    },
     Bits(u64),
     Unsupported,
 }

@@ -20,7 +20,9 @@ type Result<T> = std::result::Result<T, SqlError>;
 /// Runs one schema change. The session's transaction has been committed.
 pub async fn run(change: &Ddl, state: &State) -> Result<()> {
     match change {
-        Ddl::CreateDatabase { name, if_not_exists, options } => create_database(name, *if_not_exists, options, state).await,
+        Ddl::CreateDatabase { name, if_not_exists, options } => {
+            create_database(name, *if_not_exists, options, state).await
+        }
         Ddl::DropDatabase { name, if_exists } => drop_database(name, *if_exists, state).await,
         Ddl::AlterDatabase { name, options } => alter_database(name.as_deref(), options, state).await,
         Ddl::CreateTable(create) => create_table(create, state).await,
@@ -54,7 +56,10 @@ fn refuse_virtual(database: &str) -> Result<()> {
     }
 }
 
-fn database_options(options: &[TableOption], default: crate::sql::collation::Collation) -> Result<crate::sql::collation::Collation> {
+fn database_options(
+    options: &[TableOption],
+    default: crate::sql::collation::Collation,
+) -> Result<crate::sql::collation::Collation> {
     let mut out = create::Options { collation: default, comment: String::new(), auto_start: 0 };
     create::apply_options(options, &mut out)?;
     Ok(out.collation)
@@ -198,7 +203,8 @@ async fn drop_tables(names: &[ObjectName], if_exists: bool, temporary: bool, sta
     let catalog = &state.shared.catalog;
     let names: Vec<(String, String)> = names.iter().map(|n| resolve(n, state)).collect::<Result<_>>()?;
     // No temporary table exists, so there is nothing that DROP TEMPORARY could name.
-    let listed = |s: &CatalogState, (d, t): &(String, String)| if temporary { None } else { s.table(d, t).ok().cloned() };
+    let listed =
+        |s: &CatalogState, (d, t): &(String, String)| if temporary { None } else { s.table(d, t).ok().cloned() };
     let keys: Vec<_> = names.iter().map(|(d, t)| metadata_key(d, t)).collect();
     let txn = catalog.begin_change(&keys, state.settings().metadata_wait).await?;
     let mut missing = Vec::new();
@@ -263,9 +269,9 @@ pub async fn clean_up(catalog: &Catalog) -> Result<()> {
     let state = catalog.state();
     for table in state.databases.values().flat_map(|d| d.tables.values()) {
         for index in table.indexes.iter().filter(|i| i.state == crate::catalog::IndexState::Building) {
-            index::remove(catalog, &table.database, &table.name, &index.name, std::time::Duration::from_secs(60)).await?;
+            index::remove(catalog, &table.database, &table.name, &index.name, std::time::Duration::from_secs(60))
+                .await?;
         }
     }
     Ok(())
 }
-

@@ -245,7 +245,10 @@ pub fn touch(table: &Table, values: &mut [Value], assigned: &[(usize, NewValue)]
 }
 
 fn orphan(table: &Table, duplicate: &Duplicate) -> SqlError {
-    error(1034, format!("Incorrect key file for table '{}': key '{}' names a row that is gone", table.name, duplicate.index))
+    error(
+        1034,
+        format!("Incorrect key file for table '{}': key '{}' names a row that is gone", table.name, duplicate.index),
+    )
 }
 
 /// Starts the table's counters from the largest stored values.

@@ -217,8 +217,9 @@ fn fit(kind: Kind, value: &Value) -> Fit {
             Value::UInt(n) if *n < 1 << 24 => Fit::Exact(Value::Float(*n as f32)),
             _ => Fit::Unusable,
         },
-        Kind::Decimal { precision, scale } => crate::exec::number::fit_decimal(value, precision, scale)
-            .map_or(Fit::Unusable, Fit::Exact),
+        Kind::Decimal { precision, scale } => {
+            crate::exec::number::fit_decimal(value, precision, scale).map_or(Fit::Unusable, Fit::Exact)
+        }
         Kind::Date => match value {
             Value::Date(_) => Fit::Exact(value.clone()),
             Value::Str(text) => parse_date(text).map_or(Fit::Unusable, |d| Fit::Exact(Value::Date(d))),

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use holdfast::{Keyspace, KeyValue, Scan, ScanOptions, Snapshot, Txn};
+use holdfast::{KeyValue, Keyspace, Scan, ScanOptions, Snapshot, Txn};
 
 use crate::{
     catalog::{HIDDEN_ID, Index, Table},

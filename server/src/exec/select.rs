@@ -71,10 +71,16 @@ pub struct Opened<'p> {
 }
 
 /// Computes the key ranges of a table source and opens a cursor over them.
-pub fn open<'p>(source: &'p TableSource, catalog: &'p Catalog, cx: &Context<'_>, limit_hint: usize) -> Result<Opened<'p>> {
+pub fn open<'p>(
+    source: &'p TableSource,
+    catalog: &'p Catalog,
+    cx: &Context<'_>,
+    limit_hint: usize,
+) -> Result<Opened<'p>> {
     let zone = ZoneOffset(cx.zone_offset_seconds);
     let access = evaluate(&source.access, cx)?;
-    let ranges = range::ranges(&source.table, &access, zone).map_err(|e| errmap::from_format(&source.table.name, &e))?;
+    let ranges =
+        range::ranges(&source.table, &access, zone).map_err(|e| errmap::from_format(&source.table.name, &e))?;
     let filter = if ranges.exact { source.residual.as_ref() } else { source.filter.as_ref() };
     let hint = if filter.is_none() { limit_hint } else { 0 };
     Ok(Opened {
@@ -96,7 +102,12 @@ pub fn passes(filter: Option<&Expr>, row: &[Value], cx: &Context<'_>) -> Result<
 }
 
 /// Runs a plan whose source is not a stored table.
-pub fn run_unstored(plan: &SelectPlan, state: &State, cx: &Context<'_>, target: &mut impl RowTarget) -> Result<(u64, u64)> {
+pub fn run_unstored(
+    plan: &SelectPlan,
+    state: &State,
+    cx: &Context<'_>,
+    target: &mut impl RowTarget,
+) -> Result<(u64, u64)> {
     let mut pipeline = pipeline(plan, state, cx)?;
     let rows = match &plan.source {
         Source::Virtual(table) => schema::rows(*table, state)?,

@@ -117,28 +117,42 @@ pub async fn show(show: &Show, state: &State) -> Result<Table> {
         ShowKind::ProcessList { full } => process_list(*full, state)?,
         ShowKind::Engines => {
             let pairs = [
-                ("ENGINE", "Engine"), ("SUPPORT", "Support"), ("COMMENT", "Comment"), ("TRANSACTIONS", "Transactions"),
-                ("XA", "XA"), ("SAVEPOINTS", "Savepoints"),
+                ("ENGINE", "Engine"),
+                ("SUPPORT", "Support"),
+                ("COMMENT", "Comment"),
+                ("TRANSACTIONS", "Transactions"),
+                ("XA", "XA"),
+                ("SAVEPOINTS", "Savepoints"),
             ];
             Table::pick(VirtualTable::Engines, &pairs, schema::rows(VirtualTable::Engines, state)?)
         }
         ShowKind::Collation => {
             let pairs = [
-                ("COLLATION_NAME", "Collation"), ("CHARACTER_SET_NAME", "Charset"), ("ID", "Id"), ("IS_DEFAULT", "Default"),
-                ("IS_COMPILED", "Compiled"), ("SORTLEN", "Sortlen"), ("PAD_ATTRIBUTE", "Pad_attribute"),
+                ("COLLATION_NAME", "Collation"),
+                ("CHARACTER_SET_NAME", "Charset"),
+                ("ID", "Id"),
+                ("IS_DEFAULT", "Default"),
+                ("IS_COMPILED", "Compiled"),
+                ("SORTLEN", "Sortlen"),
+                ("PAD_ATTRIBUTE", "Pad_attribute"),
             ];
             Table::pick(VirtualTable::Collations, &pairs, schema::rows(VirtualTable::Collations, state)?)
         }
         ShowKind::CharacterSet => {
             let pairs = [
-                ("CHARACTER_SET_NAME", "Charset"), ("DESCRIPTION", "Description"), ("DEFAULT_COLLATE_NAME", "Default collation"),
+                ("CHARACTER_SET_NAME", "Charset"),
+                ("DESCRIPTION", "Description"),
+                ("DEFAULT_COLLATE_NAME", "Default collation"),
                 ("MAXLEN", "Maxlen"),
             ];
             Table::pick(VirtualTable::CharacterSets, &pairs, schema::rows(VirtualTable::CharacterSets, state)?)
         }
         ShowKind::Plugins => {
             let pairs = [
-                ("PLUGIN_NAME", "Name"), ("PLUGIN_STATUS", "Status"), ("PLUGIN_TYPE", "Type"), ("PLUGIN_LIBRARY", "Library"),
+                ("PLUGIN_NAME", "Name"),
+                ("PLUGIN_STATUS", "Status"),
+                ("PLUGIN_TYPE", "Type"),
+                ("PLUGIN_LIBRARY", "Library"),
                 ("PLUGIN_LICENSE", "License"),
             ];
             Table::pick(VirtualTable::Plugins, &pairs, schema::rows(VirtualTable::Plugins, state)?)
@@ -153,16 +167,47 @@ pub async fn show(show: &Show, state: &State) -> Result<Table> {
 fn nothing(what: &ShowKind) -> Result<Table> {
     let names: &[&str] = match what {
         ShowKind::Triggers { .. } => &[
-            "Trigger", "Event", "Table", "Statement", "Timing", "Created", "sql_mode", "Definer", "character_set_client",
-            "collation_connection", "Database Collation",
+            "Trigger",
+            "Event",
+            "Table",
+            "Statement",
+            "Timing",
+            "Created",
+            "sql_mode",
+            "Definer",
+            "character_set_client",
+            "collation_connection",
+            "Database Collation",
         ],
         ShowKind::Events { .. } => &[
-            "Db", "Name", "Definer", "Time zone", "Type", "Execute at", "Interval value", "Interval field", "Starts", "Ends",
-            "Status", "Originator", "character_set_client", "collation_connection", "Database Collation",
+            "Db",
+            "Name",
+            "Definer",
+            "Time zone",
+            "Type",
+            "Execute at",
+            "Interval value",
+            "Interval field",
+            "Starts",
+            "Ends",
+            "Status",
+            "Originator",
+            "character_set_client",
+            "collation_connection",
+            "Database Collation",
         ],
         ShowKind::Routines { .. } => &[
-            "Db", "Name", "Type", "Definer", "Modified", "Created", "Security_type", "Comment", "character_set_client",
-            "collation_connection", "Database Collation",
+            "Db",
+            "Name",
+            "Type",
+            "Definer",
+            "Modified",
+            "Created",
+            "Security_type",
+            "Comment",
+            "character_set_client",
+            "collation_connection",
+            "Database Collation",
         ],
         ShowKind::OpenTables { .. } => &["Database", "Table", "In_use", "Name_locked"],
         ShowKind::ReplicaStatus => &["Replica_IO_State", "Source_Host"],
@@ -181,7 +226,8 @@ fn nothing(what: &ShowKind) -> Result<Table> {
 fn database_or_current(given: Option<&str>, state: &State) -> Result<String> {
     let current = state.current_database();
     let name = given.or(current.as_deref()).ok_or_else(crate::errmap::no_database)?;
-    let known = name.eq_ignore_ascii_case(schema::DATABASE) || state.shared.catalog.state().databases.contains_key(name);
+    let known =
+        name.eq_ignore_ascii_case(schema::DATABASE) || state.shared.catalog.state().databases.contains_key(name);
     if known { Ok(name.to_owned()) } else { Err(unknown_database(name)) }
 }
 
@@ -217,11 +263,23 @@ fn table_status(database: &str, state: &State) -> Result<Table> {
     let rows = schema::rows(VirtualTable::Tables, state)?;
     let rows = rows.into_iter().filter(|r| r[at].as_bytes() == Some(database.as_bytes())).collect();
     let pairs = [
-        ("TABLE_NAME", "Name"), ("ENGINE", "Engine"), ("VERSION", "Version"), ("ROW_FORMAT", "Row_format"), ("TABLE_ROWS", "Rows"),
-        ("AVG_ROW_LENGTH", "Avg_row_length"), ("DATA_LENGTH", "Data_length"), ("MAX_DATA_LENGTH", "Max_data_length"),
-        ("INDEX_LENGTH", "Index_length"), ("DATA_FREE", "Data_free"), ("AUTO_INCREMENT", "Auto_increment"),
-        ("CREATE_TIME", "Create_time"), ("UPDATE_TIME", "Update_time"), ("CHECK_TIME", "Check_time"),
-        ("TABLE_COLLATION", "Collation"), ("CHECKSUM", "Checksum"), ("CREATE_OPTIONS", "Create_options"),
+        ("TABLE_NAME", "Name"),
+        ("ENGINE", "Engine"),
+        ("VERSION", "Version"),
+        ("ROW_FORMAT", "Row_format"),
+        ("TABLE_ROWS", "Rows"),
+        ("AVG_ROW_LENGTH", "Avg_row_length"),
+        ("DATA_LENGTH", "Data_length"),
+        ("MAX_DATA_LENGTH", "Max_data_length"),
+        ("INDEX_LENGTH", "Index_length"),
+        ("DATA_FREE", "Data_free"),
+        ("AUTO_INCREMENT", "Auto_increment"),
+        ("CREATE_TIME", "Create_time"),
+        ("UPDATE_TIME", "Update_time"),
+        ("CHECK_TIME", "Check_time"),
+        ("TABLE_COLLATION", "Collation"),
+        ("CHECKSUM", "Checksum"),
+        ("CREATE_OPTIONS", "Create_options"),
         ("TABLE_COMMENT", "Comment"),
     ];
     Ok(Table::pick(VirtualTable::Tables, &pairs, rows))
@@ -246,12 +304,22 @@ fn rows_of(from: VirtualTable, table: &ObjectName, state: &State) -> Result<Vec<
 fn columns(table: &ObjectName, full: bool, state: &State) -> Result<Table> {
     let rows = rows_of(VirtualTable::Columns, table, state)?;
     let short = [
-        ("COLUMN_NAME", "Field"), ("COLUMN_TYPE", "Type"), ("IS_NULLABLE", "Null"), ("COLUMN_KEY", "Key"),
-        ("COLUMN_DEFAULT", "Default"), ("EXTRA", "Extra"),
+        ("COLUMN_NAME", "Field"),
+        ("COLUMN_TYPE", "Type"),
+        ("IS_NULLABLE", "Null"),
+        ("COLUMN_KEY", "Key"),
+        ("COLUMN_DEFAULT", "Default"),
+        ("EXTRA", "Extra"),
     ];
     let long = [
-        ("COLUMN_NAME", "Field"), ("COLUMN_TYPE", "Type"), ("COLLATION_NAME", "Collation"), ("IS_NULLABLE", "Null"),
-        ("COLUMN_KEY", "Key"), ("COLUMN_DEFAULT", "Default"), ("EXTRA", "Extra"), ("PRIVILEGES", "Privileges"),
+        ("COLUMN_NAME", "Field"),
+        ("COLUMN_TYPE", "Type"),
+        ("COLLATION_NAME", "Collation"),
+        ("IS_NULLABLE", "Null"),
+        ("COLUMN_KEY", "Key"),
+        ("COLUMN_DEFAULT", "Default"),
+        ("EXTRA", "Extra"),
+        ("PRIVILEGES", "Privileges"),
         ("COLUMN_COMMENT", "Comment"),
     ];
     Ok(Table::pick(VirtualTable::Columns, if full { &long } else { &short }, rows))
@@ -260,10 +328,21 @@ fn columns(table: &ObjectName, full: bool, state: &State) -> Result<Table> {
 fn index(table: &ObjectName, state: &State) -> Result<Table> {
     let rows = rows_of(VirtualTable::Statistics, table, state)?;
     let pairs = [
-        ("TABLE_NAME", "Table"), ("NON_UNIQUE", "Non_unique"), ("INDEX_NAME", "Key_name"), ("SEQ_IN_INDEX", "Seq_in_index"),
-        ("COLUMN_NAME", "Column_name"), ("COLLATION", "Collation"), ("CARDINALITY", "Cardinality"), ("SUB_PART", "Sub_part"),
-        ("PACKED", "Packed"), ("NULLABLE", "Null"), ("INDEX_TYPE", "Index_type"), ("COMMENT", "Comment"),
-        ("INDEX_COMMENT", "Index_comment"), ("IS_VISIBLE", "Visible"), ("EXPRESSION", "Expression"),
+        ("TABLE_NAME", "Table"),
+        ("NON_UNIQUE", "Non_unique"),
+        ("INDEX_NAME", "Key_name"),
+        ("SEQ_IN_INDEX", "Seq_in_index"),
+        ("COLUMN_NAME", "Column_name"),
+        ("COLLATION", "Collation"),
+        ("CARDINALITY", "Cardinality"),
+        ("SUB_PART", "Sub_part"),
+        ("PACKED", "Packed"),
+        ("NULLABLE", "Null"),
+        ("INDEX_TYPE", "Index_type"),
+        ("COMMENT", "Comment"),
+        ("INDEX_COMMENT", "Index_comment"),
+        ("IS_VISIBLE", "Visible"),
+        ("EXPRESSION", "Expression"),
     ];
     Ok(Table::pick(VirtualTable::Statistics, &pairs, rows))
 }
@@ -318,8 +397,14 @@ fn process_list(full: bool, state: &State) -> Result<Table> {
         }
     }
     let pairs = [
-        ("ID", "Id"), ("USER", "User"), ("HOST", "Host"), ("DB", "db"), ("COMMAND", "Command"), ("TIME", "Time"),
-        ("STATE", "State"), ("INFO", "Info"),
+        ("ID", "Id"),
+        ("USER", "User"),
+        ("HOST", "Host"),
+        ("DB", "db"),
+        ("COMMAND", "Command"),
+        ("TIME", "Time"),
+        ("STATE", "State"),
+        ("INFO", "Info"),
     ];
     Ok(Table::pick(VirtualTable::Processlist, &pairs, rows))
 }

@@ -7,7 +7,10 @@ pub const MEMORY_MAX: usize = 256 << 20;
 
 /// 1038: the bound was hit.
 pub fn out_of_memory(what: &str) -> SqlError {
-    error(1038, format!("Out of sort memory: {what} needs more than {} MiB; use an index, a filter or LIMIT", MEMORY_MAX >> 20))
+    error(
+        1038,
+        format!("Out of sort memory: {what} needs more than {} MiB; use an index, a filter or LIMIT", MEMORY_MAX >> 20),
+    )
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -59,7 +59,10 @@ fn out_of_range(place: Place<'_>) -> SqlError {
 fn incorrect(kind: &str, value: &Value, place: Place<'_>) -> SqlError {
     let text = crate::sql::convert::to_text(value).unwrap_or_default();
     let code = if matches!(kind, "integer" | "decimal" | "double" | "string") { 1366 } else { 1292 };
-    error(code, format!("Incorrect {kind} value: '{}' for column '{}' at row {}", shown(&text), place.column, place.row))
+    error(
+        code,
+        format!("Incorrect {kind} value: '{}' for column '{}' at row {}", shown(&text), place.column, place.row),
+    )
 }
 
 fn truncated(place: Place<'_>) -> SqlError {
@@ -100,7 +103,8 @@ fn integer(value: &Value, to: &DataType, place: Place<'_>, cx: &Context<'_>) -> 
         _ => n,
     };
     let (low, high) = to.integer_range();
-    let make = |n: i128| if to.unsigned && to.kind != TypeKind::Year { Value::UInt(n as u64) } else { Value::Int(n as i64) };
+    let make =
+        |n: i128| if to.unsigned && to.kind != TypeKind::Year { Value::UInt(n as u64) } else { Value::Int(n as i64) };
     match n < low || n > high {
         true => misfit(out_of_range(place), make(n.clamp(low, high)), cx),
         false => Ok(make(n)),
@@ -193,7 +197,9 @@ fn datetime(value: &Value, to: &DataType, place: Place<'_>, cx: &Context<'_>) ->
 
 fn time(value: &Value, to: &DataType, place: Place<'_>, cx: &Context<'_>) -> Result<Value> {
     let found = match value {
-        Value::Str(text) | Value::Bin(text) => crate::sql::temporal::parse_time(text).map(|parsed| (parsed.value, parsed.clean)),
+        Value::Str(text) | Value::Bin(text) => {
+            crate::sql::temporal::parse_time(text).map(|parsed| (parsed.value, parsed.clean))
+        }
         other => to_time(other, cx).map(|time| (time, true)),
     };
     match found {
@@ -212,7 +218,9 @@ fn json_document(value: &Value, place: Place<'_>) -> Result<Value> {
         Value::Json(_) => Ok(value.clone()),
         Value::Str(text) => {
             let parsed = json::parse(text);
-            let invalid = |e: SqlError| error(3140, format!("{} for column '{}'.", e.message.trim_end_matches('.'), place.column));
+            let invalid = |e: SqlError| {
+                error(3140, format!("{} for column '{}'.", e.message.trim_end_matches('.'), place.column))
+            };
             Ok(Value::Json(json::print(&parsed.map_err(invalid)?)))
         }
         Value::Bin(_) => Err(error(3144, "Cannot create a JSON value from a string with CHARACTER SET 'binary'.")),

@@ -44,7 +44,13 @@ impl Session {
         Ok(())
     }
 
-    fn chain_or_release(&mut self, chain: bool, release: bool, read_only: Option<bool>, settings: &Settings) -> Result<()> {
+    fn chain_or_release(
+        &mut self,
+        chain: bool,
+        release: bool,
+        read_only: Option<bool>,
+        settings: &Settings,
+    ) -> Result<()> {
         if release {
             return Err(errmap::unsupported("COMMIT or ROLLBACK ... RELEASE"));
         }
@@ -60,7 +66,8 @@ impl Session {
         for change in changes {
             let name = change.user.as_ref().map_or(self.state.login.user.as_str(), |(user, _)| user);
             let account = users.account(name).await?;
-            let account = account.ok_or_else(|| error(1396, format!("Operation ALTER USER failed for '{name}'@'%'")))?;
+            let account =
+                account.ok_or_else(|| error(1396, format!("Operation ALTER USER failed for '{name}'@'%'")))?;
             let plugin = match &change.plugin {
                 None => account.plugin,
                 Some(given) => {
@@ -79,7 +86,8 @@ impl Session {
     /// FLUSH: what it asks is already so for statistics, privileges and tables without LOCK.
     pub(super) fn flush(&self, words: &[String]) -> Result<()> {
         let upper: Vec<String> = words.iter().map(|w| w.to_ascii_uppercase()).collect();
-        let words: Vec<&str> = upper.iter().map(String::as_str).filter(|w| !matches!(*w, "LOCAL" | "NO_WRITE_TO_BINLOG")).collect();
+        let words: Vec<&str> =
+            upper.iter().map(String::as_str).filter(|w| !matches!(*w, "LOCAL" | "NO_WRITE_TO_BINLOG")).collect();
         match words.as_slice() {
             // Accounts are read from the database at each login; open tables hold no unwritten state.
             ["PRIVILEGES"] | ["TABLES"] | ["TABLE"] => Ok(()),

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    CachedPlan, Parse, Result, Session,
-    state::Settings,
-    transaction::snapshot_at,
-};
+use super::{CachedPlan, Parse, Result, Session, state::Settings, transaction::snapshot_at};
 use crate::{
     catalog::Table,
     errmap::{self, error},
@@ -219,7 +215,13 @@ impl Session {
     }
 
     /// Runs INSERT, UPDATE or DELETE.
-    async fn change(&mut self, plan: &Plan, epoch: u64, params: &[Value], settings: &Settings) -> Result<Attempt<Changed>> {
+    async fn change(
+        &mut self,
+        plan: &Plan,
+        epoch: u64,
+        params: &[Value],
+        settings: &Settings,
+    ) -> Result<Attempt<Changed>> {
         let outcome = self.change_inside(plan, epoch, params, settings).await;
         let explicit = self.tx.is_open();
         let ended = self.end(outcome).await;
@@ -230,7 +232,13 @@ impl Session {
         }
     }
 
-    async fn change_inside(&mut self, plan: &Plan, epoch: u64, params: &[Value], settings: &Settings) -> Result<Attempt<Changed>> {
+    async fn change_inside(
+        &mut self,
+        plan: &Plan,
+        epoch: u64,
+        params: &[Value],
+        settings: &Settings,
+    ) -> Result<Attempt<Changed>> {
         let state = self.state.clone();
         let catalog = &state.shared.catalog;
         let (table, ignore): (&Table, bool) = match plan {

@@ -19,7 +19,12 @@ use crate::{
 
 impl Session {
     /// Runs a statement; an error is kept for SHOW WARNINGS.
-    pub(super) async fn run<S: ResultSink>(&mut self, parse: &std::sync::Arc<Parse>, params: &[Value], sink: &mut S) -> Result<()> {
+    pub(super) async fn run<S: ResultSink>(
+        &mut self,
+        parse: &std::sync::Arc<Parse>,
+        params: &[Value],
+        sink: &mut S,
+    ) -> Result<()> {
         let settings = self.state.begin_statement(is_diagnostic(&parse.statement));
         let outcome = self.dispatch(parse, params, &settings, sink).await;
         if outcome.is_err() {
@@ -46,7 +51,9 @@ impl Session {
             }
             Statement::Execute { name, using } => {
                 let found = self.named.get(&name.to_lowercase()).cloned();
-                let inner = found.ok_or_else(|| error(1243, format!("Unknown prepared statement handler ({name}) given to EXECUTE")))?;
+                let inner = found.ok_or_else(|| {
+                    error(1243, format!("Unknown prepared statement handler ({name}) given to EXECUTE"))
+                })?;
                 if inner.params as usize != using.len() {
                     return Err(error(1210, "Incorrect arguments to EXECUTE"));
                 }
@@ -115,13 +122,17 @@ impl Session {
                 let key = name.to_lowercase();
                 self.named.remove(&key);
                 let parsed = parse_one(text.as_bytes(), settings.mode)?;
-                if matches!(parsed.statement, Statement::Prepare { .. } | Statement::Execute { .. } | Statement::Deallocate(_)) {
+                if matches!(
+                    parsed.statement,
+                    Statement::Prepare { .. } | Statement::Execute { .. } | Statement::Deallocate(_)
+                ) {
                     return Err(error(1295, "This command is not supported in the prepared statement protocol yet"));
                 }
                 self.named.insert(key, Parse::new(parsed));
             }
             Statement::Deallocate(name) => {
-                let unknown = || error(1243, format!("Unknown prepared statement handler ({name}) given to DEALLOCATE PREPARE"));
+                let unknown =
+                    || error(1243, format!("Unknown prepared statement handler ({name}) given to DEALLOCATE PREPARE"));
                 self.named.remove(&name.to_lowercase()).ok_or_else(unknown)?;
             }
             Statement::Do(list) => {

@@ -10,7 +10,7 @@ use crate::{
         convert,
         value::Value,
     },
-    variables::{self, Access, Kind, Scope, Variable, Values},
+    variables::{self, Access, Kind, Scope, Values, Variable},
     wire::result::SqlError,
 };
 
@@ -25,7 +25,9 @@ impl Session {
                 SetItem::Variable { scope, name, value } => self.set_variable(*scope, name, value, params, settings)?,
                 SetItem::Names { charset, collation } => self.set_names(charset.as_deref(), collation.as_deref())?,
                 SetItem::CharacterSet(charset) => self.set_names(charset.as_deref(), None)?,
-                SetItem::Transaction { scope, isolation, read_only } => self.set_transaction(*scope, *isolation, *read_only)?,
+                SetItem::Transaction { scope, isolation, read_only } => {
+                    self.set_transaction(*scope, *isolation, *read_only)?
+                }
             }
         }
         Ok(())
@@ -41,7 +43,10 @@ impl Session {
             Some(name) => crate::exec::ddl::create::collation(name)?,
         };
         if chosen.charset() != default.charset() {
-            return Err(error(1253, format!("COLLATION '{}' is not valid for CHARACTER SET '{charset}'", chosen.name())));
+            return Err(error(
+                1253,
+                format!("COLLATION '{}' is not valid for CHARACTER SET '{charset}'", chosen.name()),
+            ));
         }
         check_charset(&charset)?;
         self.state.change_variables(|vars| {
@@ -53,19 +58,32 @@ impl Session {
         Ok(())
     }
 
-    fn set_transaction(&mut self, scope: VariableScope, isolation: Option<Isolation>, read_only: Option<bool>) -> Result<()> {
+    fn set_transaction(
+        &mut self,
+        scope: VariableScope,
+        isolation: Option<Isolation>,
+        read_only: Option<bool>,
+    ) -> Result<()> {
         if isolation == Some(Isolation::Serializable) {
             return Err(errmap::unsupported("transaction isolation level SERIALIZABLE"));
         }
         match scope {
             VariableScope::Next | VariableScope::Default => {
                 if self.tx.is_open() {
-                    return Err(error(1568, "Transaction characteristics can't be changed while a transaction is in progress"));
+                    return Err(error(
+                        1568,
+                        "Transaction characteristics can't be changed while a transaction is in progress",
+                    ));
                 }
                 let next = &mut self.tx.next;
-                *next = NextTransaction { isolation: isolation.or(next.isolation), read_only: read_only.or(next.read_only) };
+                *next = NextTransaction {
+                    isolation: isolation.or(next.isolation),
+                    read_only: read_only.or(next.read_only),
+                };
             }
-            VariableScope::Session => self.state.change_variables(|vars| put_characteristics(vars, isolation, read_only)),
+            VariableScope::Session => {
+                self.state.change_variables(|vars| put_characteristics(vars, isolation, read_only))
+            }
             VariableScope::Global => put_characteristics(&mut self.state.shared.globals.write(), isolation, read_only),
             VariableScope::Persist | VariableScope::PersistOnly => return Err(errmap::unsupported("SET PERSIST")),
         }
@@ -94,7 +112,8 @@ impl Session {
             SetValue::Expr(e) => {
                 let value = self.constant(&bare_word(e), params, settings)?;
                 let text = convert::to_string(&value);
-                let text = text.ok_or_else(|| error(1231, format!("Variable '{name}' can't be set to the value of 'NULL'")))?;
+                let text =
+                    text.ok_or_else(|| error(1231, format!("Variable '{name}' can't be set to the value of 'NULL'")))?;
                 (value, text)
             }
         };

@@ -6,11 +6,13 @@ use crate::harness::Server;
 async fn show_create_table_has_mysqls_bytes() {
     let server = Server::start().await;
     let mut c = server.client().await;
-    c.ok("CREATE TABLE a (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, name VARCHAR(20) COLLATE utf8mb4_bin, \
+    c.ok(
+        "CREATE TABLE a (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, name VARCHAR(20) COLLATE utf8mb4_bin, \
           price DECIMAL(10,2) NOT NULL DEFAULT 1.5 COMMENT 'it''s', at TIMESTAMP NULL, \
           changed DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3), \
-          t TEXT, UNIQUE KEY u (name), KEY two (price, name(5))) COMMENT='x'")
-        .await;
+          t TEXT, UNIQUE KEY u (name), KEY two (price, name(5))) COMMENT='x'",
+    )
+    .await;
     let shown = c.ok("SHOW CREATE TABLE a").await.rows[0][1].clone().unwrap();
     let expected = "CREATE TABLE `a` (\n  `id` bigint unsigned NOT NULL AUTO_INCREMENT,\n  \
         `name` varchar(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,\n  \

@@ -9,7 +9,10 @@ async fn duplicates_replace_ignore_and_update() {
     let server = Server::start().await;
     let mut c = server.client().await;
     c.ok("CREATE TABLE a (id INT PRIMARY KEY, u INT UNIQUE, n INT DEFAULT 0)").await;
-    assert_eq!(c.ok("INSERT INTO a VALUES (1, 10, 0), (2, 20, 0)").await.info, "Records: 2  Duplicates: 0  Warnings: 0");
+    assert_eq!(
+        c.ok("INSERT INTO a VALUES (1, 10, 0), (2, 20, 0)").await.info,
+        "Records: 2  Duplicates: 0  Warnings: 0"
+    );
     assert_eq!(c.err("INSERT INTO a VALUES (3, 30, 0), (1, 40, 0)").await, 1062);
     assert_eq!(c.rows("SELECT COUNT(*) FROM a").await, "2", "a failed statement leaves nothing");
     assert_eq!(c.err("INSERT INTO a VALUES (3, 20, 0)").await, 1062);

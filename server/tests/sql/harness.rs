@@ -71,7 +71,8 @@ impl Server {
 
     /// A session in database `t`, which is made if it is missing.
     pub async fn client(&self) -> Client {
-        let mut client = self.login(Login { user: "root".into(), host: "127.0.0.1:1".into(), ..Login::default() }).await;
+        let mut client =
+            self.login(Login { user: "root".into(), host: "127.0.0.1:1".into(), ..Login::default() }).await;
         client.ok("CREATE DATABASE IF NOT EXISTS t").await;
         client.ok("USE t").await;
         client

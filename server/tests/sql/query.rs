@@ -47,7 +47,9 @@ async fn predicates_by_any_access_path() {
     ] {
         let by_index = c.rows(&format!("SELECT id FROM p WHERE {filter} ORDER BY id")).await;
         assert_eq!(by_index, ids, "{filter}");
-        let scanned = c.rows(&format!("SELECT id FROM p IGNORE INDEX (age, city_age, name) WHERE {filter} ORDER BY id + 0")).await;
+        let scanned = c
+            .rows(&format!("SELECT id FROM p IGNORE INDEX (age, city_age, name) WHERE {filter} ORDER BY id + 0"))
+            .await;
         assert_eq!(scanned, ids, "{filter}, scanned");
     }
 }
@@ -69,7 +71,10 @@ async fn order_limit_and_distinct() {
 #[tokio::test]
 async fn groups() {
     let (_server, mut c) = people().await;
-    assert_eq!(c.rows("SELECT COUNT(*), COUNT(age), SUM(age), AVG(age), MIN(age), MAX(name) FROM p").await, "7,5,151,30.2000,25,eve");
+    assert_eq!(
+        c.rows("SELECT COUNT(*), COUNT(age), SUM(age), AVG(age), MIN(age), MAX(name) FROM p").await,
+        "7,5,151,30.2000,25,eve"
+    );
     assert_eq!(c.rows("SELECT COUNT(*), SUM(age) FROM p WHERE id > 99").await, "0,NULL");
     assert_eq!(
         c.rows("SELECT city, COUNT(*) n FROM p GROUP BY city HAVING n > 1 ORDER BY n, city").await,

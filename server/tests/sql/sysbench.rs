@@ -36,7 +36,10 @@ async fn prepare_then_every_statement_as_text() {
     assert_eq!(c.ok("UPDATE sbtest1 SET c='new' WHERE id=7").await.info, "Rows matched: 1  Changed: 1  Warnings: 0");
     assert_eq!(c.ok("DELETE FROM sbtest1 WHERE id=7").await.affected, 1);
     assert_eq!(c.ok("INSERT INTO sbtest1 (id, k, c, pad) VALUES (7, 3, 'c', 'p')").await.affected, 1);
-    assert_eq!(c.rows("SELECT k FROM sbtest1 WHERE k BETWEEN 2 AND 3 AND id < 50 ORDER BY k").await, "2,3,3".replace(',', " | "));
+    assert_eq!(
+        c.rows("SELECT k FROM sbtest1 WHERE k BETWEEN 2 AND 3 AND id < 50 ORDER BY k").await,
+        "2,3,3".replace(',', " | ")
+    );
     assert_eq!(c.rows("CHECK TABLE sbtest1").await, "t.sbtest1,check,status,OK");
 }
 
@@ -51,7 +54,8 @@ async fn every_statement_prepared_in_one_transaction() {
     }
     let got = c.execute("SELECT SUM(k) FROM sbtest1 WHERE id BETWEEN ? AND ?", &[i(1), i(10)]).await.unwrap();
     assert_eq!(got.rows, [[Some("55".to_owned())]]);
-    let got = c.execute("SELECT DISTINCT c FROM sbtest1 WHERE id BETWEEN ? AND ? ORDER BY c", &[i(1), i(3)]).await.unwrap();
+    let got =
+        c.execute("SELECT DISTINCT c FROM sbtest1 WHERE id BETWEEN ? AND ? ORDER BY c", &[i(1), i(3)]).await.unwrap();
     assert_eq!(got.rows.len(), 3);
     assert_eq!(c.execute("UPDATE sbtest1 SET k=k+1 WHERE id=?", &[i(5)]).await.unwrap().affected, 1);
     assert_eq!(c.execute("UPDATE sbtest1 SET c=? WHERE id=?", &[Value::from("x"), i(5)]).await.unwrap().affected, 1);

@@ -105,7 +105,10 @@ fn check_auto_keeps_key(table: &Table, dropped: &str) -> Result<()> {
     let mut rest = table.all_indexes().filter(|i| !i.name.eq_ignore_ascii_case(dropped));
     match rest.any(|i| i.parts.first().is_some_and(|p| p.column == auto)) {
         true => Ok(()),
-        false => Err(error(1075, "Incorrect table definition; there can be only one auto column and it must be defined as a key")),
+        false => Err(error(
+            1075,
+            "Incorrect table definition; there can be only one auto column and it must be defined as a key",
+        )),
     }
 }
 
@@ -213,11 +216,8 @@ fn column_at(table: &Table, name: &str) -> Result<usize> {
 }
 
 fn set_options(table: &Table, options: &[TableOption], catalog: &crate::catalog::Catalog) -> Result<Table> {
-    let mut out = create::Options {
-        collation: table.collation,
-        comment: table.comment.clone(),
-        auto_start: table.auto_start,
-    };
+    let mut out =
+        create::Options { collation: table.collation, comment: table.comment.clone(), auto_start: table.auto_start };
     create::apply_options(options, &mut out)?;
     catalog.altered(table, |t| {
         t.table.collation = out.collation.id();

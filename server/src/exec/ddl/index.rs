@@ -12,8 +12,7 @@ use holdfast::{Concurrency, KeyValue, LockMode, LockWait, ScanOptions, TxnOption
 use super::super::write::{StoredRow, Target};
 use crate::{
     catalog::{Catalog, Edit, IndexState, StoredIndex, Table, metadata_key},
-    errmap,
-    key,
+    errmap, key,
     row::ZoneOffset,
     session::state::State,
     wire::result::SqlError,

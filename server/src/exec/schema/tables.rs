@@ -67,7 +67,8 @@ pub fn rows(table: VirtualTable, state: &State) -> Result<Vec<Vec<Value>>, SqlEr
                 for index in t.all_indexes().filter(|i| i.unique) {
                     for (n, part) in index.parts.iter().enumerate() {
                         let column = t.columns[part.column].name.as_str();
-                        let mut row: Vec<Value> = vec!["def".into(), t.database.as_str().into(), index.name.as_str().into()];
+                        let mut row: Vec<Value> =
+                            vec!["def".into(), t.database.as_str().into(), index.name.as_str().into()];
                         row.extend(["def".into(), t.database.as_str().into(), t.name.as_str().into(), column.into()]);
                         row.push(Value::UInt(n as u64 + 1));
                         row.resize(12, Value::Null);
@@ -165,8 +166,10 @@ fn view_row(name: &str) -> Vec<Value> {
 }
 
 fn table_row(t: &Table, state: &State) -> Vec<Value> {
-    let created = DateTime::from_unix_micros(t.created - t.created.rem_euclid(1_000_000), state.settings().zone_offset_seconds);
-    let auto = t.auto_increment.map_or(Value::Null, |_| Value::UInt(t.counters.peek_auto().unwrap_or(t.auto_start.max(1))));
+    let created =
+        DateTime::from_unix_micros(t.created - t.created.rem_euclid(1_000_000), state.settings().zone_offset_seconds);
+    let auto =
+        t.auto_increment.map_or(Value::Null, |_| Value::UInt(t.counters.peek_auto().unwrap_or(t.auto_start.max(1))));
     vec![
         "def".into(),
         t.database.as_str().into(),

@@ -7,13 +7,7 @@ use crate::{
     catalog::{Column, ColumnDefault, HIDDEN_ID, Index, Table as StoredTable},
     exec::schema::now_text,
     session::state::State,
-    sql::{
-        ast::ObjectName,
-        collation::Collation,
-        convert,
-        types::TypeKind,
-        value::Value,
-    },
+    sql::{ast::ObjectName, collation::Collation, convert, types::TypeKind, value::Value},
 };
 
 /// SHOW CREATE TABLE.

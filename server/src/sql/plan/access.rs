@@ -150,7 +150,8 @@ fn candidate(table: &Table, at: Option<usize>, terms: &[Term], wanted: &Wanted<'
         }
         for t in terms.iter().filter(on_part) {
             let Test::Range { low, high } = &t.test else { continue };
-            let (fits_low, fits_high) = (low.is_none() || access.low.is_none(), high.is_none() || access.high.is_none());
+            let (fits_low, fits_high) =
+                (low.is_none() || access.low.is_none(), high.is_none() || access.high.is_none());
             if fits_low && fits_high {
                 access.low = access.low.or_else(|| low.clone());
                 access.high = access.high.or_else(|| high.clone());

@@ -93,7 +93,8 @@ pub fn update(update: &Update, safe: bool, cx: &PlanContext<'_>) -> Result<Updat
     let table = writable(name, cx)?;
     let scope = table_scope(&table, alias);
     let assignments = assignments(&update.assignments, &scope, cx)?;
-    let changed = Changed { filter: update.filter.as_ref(), order: &update.order_by, limit: update.limit.as_ref(), hints };
+    let changed =
+        Changed { filter: update.filter.as_ref(), order: &update.order_by, limit: update.limit.as_ref(), hints };
     let (source, order, limit) = changed.plan(table, &scope, safe, cx)?;
     Ok(UpdatePlan { source, ignore: update.ignore, assignments, order, limit })
 }
@@ -106,7 +107,8 @@ pub fn delete(delete: &Delete, safe: bool, cx: &PlanContext<'_>) -> Result<Delet
     let (name, alias, hints) = cx.single(&delete.from)?;
     let table = writable(name, cx)?;
     let scope = table_scope(&table, alias);
-    let changed = Changed { filter: delete.filter.as_ref(), order: &delete.order_by, limit: delete.limit.as_ref(), hints };
+    let changed =
+        Changed { filter: delete.filter.as_ref(), order: &delete.order_by, limit: delete.limit.as_ref(), hints };
     let (source, order, limit) = changed.plan(table, &scope, safe, cx)?;
     Ok(DeletePlan { source, order, limit })
 }
@@ -141,7 +143,10 @@ impl Changed<'_> {
         let source = table_source(table, scope.table.clone(), filter, &wanted);
         let access = &source.access;
         if safe && limit.is_none() && access.fixed.is_empty() && access.low.is_none() && access.high.is_none() {
-            return Err(error(1175, "You are using safe update mode and you tried to update a table without a WHERE that uses a KEY column. "));
+            return Err(error(
+                1175,
+                "You are using safe update mode and you tried to update a table without a WHERE that uses a KEY column. ",
+            ));
         }
         if access.ordered {
             order.clear();

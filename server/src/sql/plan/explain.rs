@@ -8,7 +8,18 @@ use crate::sql::{expr::Expr, value::Value};
 
 /// Column names, in order.
 pub const COLUMNS: [&str; 12] = [
-    "id", "select_type", "table", "partitions", "type", "possible_keys", "key", "key_len", "ref", "rows", "filtered", "Extra",
+    "id",
+    "select_type",
+    "table",
+    "partitions",
+    "type",
+    "possible_keys",
+    "key",
+    "key_len",
+    "ref",
+    "rows",
+    "filtered",
+    "Extra",
 ];
 
 /// One row of EXPLAIN.

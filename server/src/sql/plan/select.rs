@@ -205,12 +205,8 @@ pub fn table_source(table: Arc<Table>, alias: String, filter: Option<Expr>, want
     let mut needed = wanted.needed.to_vec();
     needed.extend(&filter_columns);
     let choice = access::choose(&table, &conjuncts, &Wanted { needed: &needed, ..wanted.clone() });
-    let residual: Vec<Expr> = conjuncts
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| !choice.served.contains(i))
-        .map(|(_, e)| Expr::clone(e))
-        .collect();
+    let residual: Vec<Expr> =
+        conjuncts.iter().enumerate().filter(|(i, _)| !choice.served.contains(i)).map(|(_, e)| Expr::clone(e)).collect();
     let residual = (!residual.is_empty()).then(|| junction(residual, true));
     let mut other_columns: Vec<usize> = wanted.needed.iter().copied().filter(|c| !filter_columns.contains(c)).collect();
     other_columns.sort_unstable();
@@ -224,7 +220,8 @@ pub fn columns_of(e: &Expr) -> Vec<usize> {
 }
 
 fn needed_columns(plan: &SelectPlan) -> Vec<usize> {
-    let mut needed: Vec<usize> = plan.outputs.iter().chain(plan.order.iter().map(|(e, _)| e)).flat_map(columns_of).collect();
+    let mut needed: Vec<usize> =
+        plan.outputs.iter().chain(plan.order.iter().map(|(e, _)| e)).flat_map(columns_of).collect();
     if let Some(grouping) = &plan.grouping {
         needed.extend(grouping.keys.iter().chain(&grouping.having).flat_map(columns_of));
         let arguments = grouping.aggregates.iter().flat_map(|a| a.args.iter().chain(a.order_by.iter().map(|(e, _)| e)));
@@ -394,16 +391,29 @@ fn check_full_group_by(
             return Ok(());
         }
     }
-    let clauses = [("SELECT list", outputs.iter().collect::<Vec<_>>()), ("ORDER BY clause", order.iter().map(|(e, _)| e).collect())];
+    let clauses = [
+        ("SELECT list", outputs.iter().collect::<Vec<_>>()),
+        ("ORDER BY clause", order.iter().map(|(e, _)| e).collect()),
+    ];
     for (clause, list) in clauses {
         for (i, e) in list.into_iter().enumerate() {
             if let Some(slot) = free_column(e, &key_texts, &fixed, width) {
                 let c = format!("{}.{}.{}", from.scope.database, from.scope.table, from.scope.columns[slot].name);
                 let n = i + 1;
                 return Err(if grouping.keys.is_empty() {
-                    error(1140, format!("In aggregated query without GROUP BY, expression #{n} of {clause} contains nonaggregated column '{c}'; this is incompatible with sql_mode=only_full_group_by"))
+                    error(
+                        1140,
+                        format!(
+                            "In aggregated query without GROUP BY, expression #{n} of {clause} contains nonaggregated column '{c}'; this is incompatible with sql_mode=only_full_group_by"
+                        ),
+                    )
                 } else {
-                    error(1055, format!("Expression #{n} of {clause} is not in GROUP BY clause and contains nonaggregated column '{c}' which is not functionally dependent on columns in GROUP BY clause; this is incompatible with sql_mode=only_full_group_by"))
+                    error(
+                        1055,
+                        format!(
+                            "Expression #{n} of {clause} is not in GROUP BY clause and contains nonaggregated column '{c}' which is not functionally dependent on columns in GROUP BY clause; this is incompatible with sql_mode=only_full_group_by"
+                        ),
+                    )
                 });
             }
         }
