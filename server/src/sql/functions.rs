@@ -1,13 +1,13 @@
 //! Owns the table of scalar functions: names, argument counts, result types. The functions are grouped by theme below.
 
 mod control;
-// mod date;
-// mod date_format;
+mod date;
+mod date_format;
 mod info;
-// mod json;
-// mod numeric;
-// mod string;
-// mod string_codec;
+mod json;
+mod numeric;
+mod string;
+mod string_codec;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -127,15 +127,15 @@ impl Function {
     }
 }
 
-const TABLES: [&[Function]; 2] = [
+const TABLES: [&[Function]; 8] = [
     control::TABLE,
-    // date::TABLE,
-    // date_format::TABLE,
+    date::TABLE,
+    date_format::TABLE,
     info::TABLE,
-    // json::TABLE,
-    // numeric::TABLE,
-    // string::TABLE,
-    // string_codec::TABLE,
+    json::TABLE,
+    numeric::TABLE,
+    string::TABLE,
+    string_codec::TABLE,
 ];
 
 /// The function of an upper-case name.
