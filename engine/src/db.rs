@@ -171,6 +171,26 @@ impl Db {
         self.inner().wait_for_bucket(self.inner().snapshots.visible()).await
     }
 
+    /// Deletes objects that have left force and that no reader holds (`dry_run`: only says which). The background does
+    /// the same from time to time.
+    ///
+    /// # Errors
+    /// `Store` if the bucket refuses; `Closed`.
+    pub async fn collect_garbage(&self, dry_run: bool) -> Result<crate::gc::Garbage> {
+        self.inner().check()?;
+        self.inner().tree.collect(dry_run).await
+    }
+
+    /// Reads everything that is in the bucket and in force, past the caches, and checks it. What is damaged is in the
+    /// report.
+    ///
+    /// # Errors
+    /// Only what keeps the check from going on: `Store`, `Closed`.
+    pub async fn check_stored(&self) -> Result<crate::check::CheckReport> {
+        self.inner().check()?;
+        self.inner().tree.check().await
+    }
+
     /// What the database counts.
     pub fn stats(&self) -> Stats {
         let inner = self.inner();

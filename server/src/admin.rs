@@ -50,6 +50,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/status", get(status))
         .route("/admin/cost", get(cost))
         .route("/admin/checkpoint", post(checkpoint))
+        .route("/admin/gc", post(gc))
+        .route("/admin/fsck", post(fsck))
         .with_state(admin)
 }
 
@@ -124,6 +126,35 @@ async fn checkpoint(State(admin): Shared) -> Response {
     let began = Instant::now();
     match admin.db.checkpoint().await {
         Ok(()) => Json(json!({ "seconds": began.elapsed().as_secs_f64() })).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn gc(State(admin): Shared) -> Response {
+    match admin.db.collect_garbage(false).await {
+        Ok(garbage) => Json(json!({
+            "deleted_objects": garbage.keys.len(),
+            "deleted_bytes": garbage.bytes,
+            "waiting_for_readers_or_grace": garbage.waiting,
+        }))
+        .into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Damage is an answer (`healthy: false`, with the faults), not a failure of the request.
+async fn fsck(State(admin): Shared) -> Response {
+    match admin.db.check_stored().await {
+        Ok(report) => Json(json!({
+            "healthy": report.faults == 0,
+            "objects": report.objects,
+            "pages": report.pages,
+            "entries": report.entries,
+            "bytes": report.bytes,
+            "faults": report.faults,
+            "details": report.details,
+        }))
+        .into_response(),
         Err(error) => failed(&error),
     }
 }

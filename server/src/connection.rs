@@ -117,6 +117,7 @@ async fn run<B: Backend>(
         session,
         bound: FxHashMap::default(),
         params: Vec::new(),
+        answered_at: Instant::now(),
     };
     connection.greet();
     match connection.commands().await {
@@ -135,6 +136,8 @@ struct Connection<B: Backend> {
     bound: FxHashMap<u32, Bound>,
     /// Reused between executions.
     params: Vec<Value>,
+    /// When the last answer was ready: one reading of the clock for metrics and process list.
+    answered_at: Instant,
 }
 
 /// What follows a command.
@@ -159,7 +162,7 @@ impl<B: Backend> Connection<B> {
             if !self.link.input.has_next() {
                 self.link.out.send(&mut self.link.stream).await?;
             }
-            if !self.process.end(self.session.status() & status::IN_TRANS != 0) {
+            if !self.process.end(self.session.status() & status::IN_TRANS != 0, self.answered_at) {
                 return Err(End::Fatal(shutdown()));
             }
             match self.step().await? {
@@ -172,13 +175,13 @@ impl<B: Backend> Connection<B> {
 
     /// Reads one command and answers it into the buffer.
     async fn step(&mut self) -> Result<Next, End> {
-        let Self { server, process, link, session, bound, params, .. } = self;
+        let Self { server, process, link, session, bound, params, answered_at, .. } = self;
         let Link { stream, input, out, .. } = link;
         let packet = input.read_command(stream, server.max_allowed_packet).await?;
         let began = Instant::now();
         out.begin(packet.next_seq, false);
         let kind = packet.bytes.first().copied().unwrap_or(com::SLEEP);
-        if !process.begin(kind) {
+        if !process.begin(kind, began) {
             return Err(End::Fatal(shutdown()));
         }
         server.questions.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +203,8 @@ impl<B: Backend> Connection<B> {
             server.metrics.errors.increment(1);
             out.error(&error);
         }
-        server.metrics.command(kind, began.elapsed());
+        *answered_at = Instant::now();
+        server.metrics.command(kind, answered_at.duration_since(began));
         Ok(Next::Continue)
     }
 

@@ -117,7 +117,7 @@ impl Process {
     }
 
     /// A command begins. False if the connection is being closed (drain, timeout, KILL): answer 1053 and leave.
-    pub fn begin(&self, command: u8) -> bool {
+    pub fn begin(&self, command: u8, now: Instant) -> bool {
         let previous = self.phase.load(Ordering::Acquire);
         if previous == Phase::Closing as u8
             || self.phase.compare_exchange(previous, Phase::Busy as u8, Ordering::AcqRel, Ordering::Acquire).is_err()
@@ -126,22 +126,22 @@ impl Process {
         }
         self.killed_query.store(false, Ordering::Relaxed);
         self.command.store(command, Ordering::Relaxed);
-        self.stamp();
+        self.stamp(now);
         true
     }
 
     /// The command is answered; the connection waits for the next. False as in [`Process::begin`].
-    pub fn end(&self, in_transaction: bool) -> bool {
+    pub fn end(&self, in_transaction: bool, now: Instant) -> bool {
         self.in_transaction.store(in_transaction, Ordering::Relaxed);
         self.command.store(com::SLEEP, Ordering::Relaxed);
-        self.stamp();
+        self.stamp(now);
         let previous = self.phase.load(Ordering::Acquire);
         previous != Phase::Closing as u8
             && self.phase.compare_exchange(previous, Phase::Idle as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    fn stamp(&self) {
-        self.since.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
+    fn stamp(&self, now: Instant) {
+        self.since.store(now.saturating_duration_since(self.born).as_millis() as u64, Ordering::Relaxed);
     }
 
     fn in_phase(&self) -> Duration {
@@ -402,10 +402,10 @@ mod tests {
     fn kill_query_interrupts_until_the_next_command() {
         let list = ProcessList::new(8);
         let (a, b) = (list.register("a".into()).unwrap(), list.register("b".into()).unwrap());
-        assert!(b.process().begin(com::QUERY));
+        assert!(b.process().begin(com::QUERY, Instant::now()));
         list.kill(a.process().id(), b.process().id().into(), Kill::Query).unwrap();
         assert_eq!(b.process().check().unwrap_err().code, 1317);
-        assert!(b.process().begin(com::QUERY));
+        assert!(b.process().begin(com::QUERY, Instant::now()));
         assert!(b.process().check().is_ok());
         assert_eq!(list.kill(1, 99, Kill::Query).unwrap_err().code, 1094);
         let own = list.kill(a.process().id(), a.process().id().into(), Kill::Connection).unwrap_err();
@@ -417,7 +417,7 @@ mod tests {
         let list = ProcessList::new(8);
         let waiter = list.register("a".into()).unwrap();
         let process = waiter.process().clone();
-        assert!(process.begin(com::QUERY));
+        assert!(process.begin(com::QUERY, Instant::now()));
         let task = tokio::spawn(async move { process.interrupted().await.code });
         tokio::task::yield_now().await;
         list.kill(0, waiter.process().id().into(), Kill::Query).unwrap();
@@ -430,7 +430,7 @@ mod tests {
         let spawn = |in_transaction| {
             let guard = list.register("a".into()).unwrap();
             let process = guard.process().clone();
-            assert!(process.begin(com::QUERY) && process.end(in_transaction));
+            assert!(process.begin(com::QUERY, Instant::now()) && process.end(in_transaction, Instant::now()));
             let task = tokio::spawn(async move {
                 let _guard = guard;
                 std::future::pending::<()>().await;
@@ -450,14 +450,14 @@ mod tests {
         let list = ProcessList::new(8);
         let guard = list.register("a".into()).unwrap();
         let process = guard.process().clone();
-        assert!(process.begin(com::PING) && process.end(false));
+        assert!(process.begin(com::PING, Instant::now()) && process.end(false, Instant::now()));
         assert_eq!(list.sweep(), 0);
         process.set_wait_timeout(Duration::ZERO);
         while process.in_phase().is_zero() {
             std::hint::spin_loop();
         }
         assert_eq!(list.sweep(), 1);
-        assert!(!process.begin(com::PING), "a connection being closed takes no further command");
+        assert!(!process.begin(com::PING, Instant::now()), "a connection being closed takes no further command");
     }
 
     #[test]
@@ -467,7 +467,7 @@ mod tests {
         let process = guard.process();
         process.set_user("root");
         process.set_database(Some("shop"));
-        assert!(process.begin(com::QUERY));
+        assert!(process.begin(com::QUERY, Instant::now()));
         process.set_info(&vec![b'x'; 5000]);
         let row = list.rows().remove(0);
         assert_eq!((row.command, row.user.as_str(), row.database.as_deref()), ("Query", "root", Some("shop")));

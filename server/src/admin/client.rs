@@ -31,7 +31,11 @@ pub async fn run(admin: &Admin) -> Result<(), String> {
     };
     let answer = ask(&admin.addr, method, &format!("/admin/{path}")).await?;
     let text = if admin.json { format!("{answer:#}\n") } else { table(&answer) };
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())?;
+    match answer.get("healthy").and_then(Value::as_bool) {
+        Some(false) => Err("the server reports damage or is not healthy".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// One HTTP request. A status other than 200 is an error with the server's own words.

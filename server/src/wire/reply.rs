@@ -1,6 +1,6 @@
 //! The answer to one command: the connection's one growing write buffer, and the result sink over it.
 
-use std::{io, time::Duration};
+use std::{io, task::Poll, time::Duration};
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -122,13 +122,15 @@ impl Output {
         if self.buf.is_empty() {
             return Ok(());
         }
-        let write = async {
-            to.write_all(&self.buf).await?;
-            to.flush().await
-        };
-        tokio::time::timeout(WRITE_TIMEOUT, write)
-            .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))?;
+        let mut rest = self.buf.as_slice();
+        while !rest.is_empty() {
+            let wrote = within(to.write(rest)).await?;
+            if wrote == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            rest = rest.get(wrote..).unwrap_or_default();
+        }
+        within(to.flush()).await?;
         self.buf.clear();
         self.buf.shrink_to(KEEP);
         Ok(())
@@ -160,6 +162,17 @@ impl Output {
         self.buf.put_u16(status);
         end_packet(&mut self.buf, at, &mut self.seq);
     }
+}
+
+/// Bounds an operation of the socket by [`WRITE_TIMEOUT`], without a timer if it is done at once.
+async fn within<T>(operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let mut operation = std::pin::pin!(operation);
+    if let Poll::Ready(done) = futures::poll!(operation.as_mut()) {
+        return done;
+    }
+    tokio::time::timeout(WRITE_TIMEOUT, operation)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
 }
 
 /// [`ResultSink`] over a connection.
