@@ -29,12 +29,17 @@ const SECONDS_A_MONTH: f64 = 30.0 * 86_400.0;
 
 /// What the admin port shows and does.
 pub struct Admin {
+    /// The database.
     pub db: Db,
+    /// All connections.
     pub processes: Arc<ProcessList>,
+    /// The process's recorder.
     pub metrics: PrometheusHandle,
+    /// For uptimes.
     pub started: Instant,
     /// The store's URL.
     pub store: String,
+    /// Address of the MySQL port.
     pub mysql: String,
     /// Set when the shutdown begins: /healthz says so, to let load balancers go elsewhere.
     pub draining: AtomicBool,

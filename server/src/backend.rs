@@ -18,16 +18,21 @@ use crate::{
 
 /// Opens sessions and knows accounts.
 pub trait Backend: Send + Sync + 'static {
+    /// What it opens.
     type Session: Conversation;
     /// Starts a session for a client whose login was accepted.
     fn open(&self, login: Login) -> impl Future<Output = Result<Self::Session, SqlError>> + Send;
+    /// The account of a name, if there is one.
     fn account(&self, user: &str) -> impl Future<Output = Result<Option<Account>, SqlError>> + Send;
 }
 
 /// One client's session, as commands use it. Dropping it rolls its transaction back.
 pub trait Conversation: Send {
+    /// COM_QUERY: one or more statements.
     fn query<S: ResultSink>(&mut self, sql: &[u8], sink: &mut S) -> impl Future<Output = Result<(), SqlError>> + Send;
+    /// COM_STMT_PREPARE.
     fn prepare(&mut self, sql: &[u8]) -> impl Future<Output = Result<Prepared, SqlError>> + Send;
+    /// COM_STMT_EXECUTE, parameters decoded.
     fn execute<S: ResultSink>(
         &mut self,
         id: u32,
@@ -36,8 +41,11 @@ pub trait Conversation: Send {
     ) -> impl Future<Output = Result<(), SqlError>> + Send;
     /// `None`: no such statement.
     fn param_count(&self, id: u32) -> Option<usize>;
+    /// COM_STMT_CLOSE; an unknown statement is nothing to complain about.
     fn close_statement(&mut self, id: u32);
+    /// COM_INIT_DB.
     fn init_db(&mut self, name: &str) -> impl Future<Output = Result<(), SqlError>> + Send;
+    /// COM_RESET_CONNECTION: rolls back, forgets variables and statements.
     fn reset(&mut self) -> impl Future<Output = Result<(), SqlError>> + Send;
     /// COM_SET_OPTION.
     fn set_multi_statements(&mut self, on: bool);
@@ -47,21 +55,30 @@ pub trait Conversation: Send {
 
 /// What the node gives to [`Shared::open`].
 pub struct Parts {
+    /// The database.
     pub db: Db,
+    /// Accounts, for ALTER USER.
     pub users: Users,
+    /// All connections, for SHOW PROCESSLIST and KILL.
     pub processes: Arc<ProcessList>,
+    /// What variables show.
     pub settings: ServerSettings,
 }
 
 /// Settings of the command line that SQL can see.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
+    /// --max-connections.
     pub max_connections: u32,
+    /// --max-allowed-packet, in bytes.
     pub max_allowed_packet: u64,
+    /// --connect-timeout.
     pub connect_timeout: Duration,
+    /// --require-tls.
     pub require_tls: bool,
     /// Port that MySQL clients are served on.
     pub port: u16,
+    /// --data-dir, absolute.
     pub data_dir: PathBuf,
     /// For Uptime.
     pub started: Instant,
@@ -69,7 +86,9 @@ pub struct ServerSettings {
 
 /// The server's own backend.
 pub struct Front {
+    /// What sessions share.
     pub shared: Arc<Shared>,
+    /// Accounts.
     pub users: Users,
 }
 

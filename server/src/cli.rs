@@ -10,10 +10,12 @@ use crate::config::Size;
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, about, arg_required_else_help = true)]
 pub struct Cli {
+    /// What to do.
     #[command(subcommand)]
     pub command: Verb,
 }
 
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the server
@@ -27,12 +29,14 @@ pub enum Verb {
     Store(StoreVerb),
 }
 
+/// Form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Text,
     Json,
 }
 
+/// Least important kind of log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     Error,
@@ -99,6 +103,7 @@ pub struct Serve {
     /// Form of log lines
     #[arg(long, value_name = "F", env = "HOLDFAST_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+    /// Settings of a cluster.
     #[command(flatten)]
     pub cluster: ClusterFlags,
 }
@@ -148,6 +153,7 @@ impl Serve {
         Ok(())
     }
 
+    /// Time a client has to log in.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_secs(self.connect_timeout)
     }
@@ -161,6 +167,7 @@ pub fn not_built(what: &str) -> String {
 /// `holdfast admin`.
 #[derive(Debug, Args)]
 pub struct Admin {
+    /// What is asked.
     #[command(subcommand)]
     pub verb: AdminVerb,
     /// Admin address of the server
@@ -171,6 +178,7 @@ pub struct Admin {
     pub json: bool,
 }
 
+/// What `holdfast admin` can ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum AdminVerb {
     /// What the server is and how it fares
@@ -199,6 +207,7 @@ pub enum AdminVerb {
     Backup,
 }
 
+/// What `holdfast store` can do.
 #[derive(Debug, Subcommand)]
 pub enum StoreVerb {
     /// Check that a store keeps the promises that the engine needs, and time it

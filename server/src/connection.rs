@@ -42,10 +42,15 @@ const DISCARD_TIME: Duration = Duration::from_secs(10);
 
 /// What all connections share.
 pub struct Server<B> {
+    /// Accounts and sessions.
     pub backend: B,
+    /// All connections.
     pub processes: Arc<ProcessList>,
+    /// Digests of the fast path.
     pub authenticator: Authenticator,
+    /// Protects passwords without TLS.
     pub rsa: RsaKey,
+    /// `None`: TLS is not offered.
     pub tls: Option<TlsAcceptor>,
     /// Refuses clients that don't use TLS (3159).
     pub require_tls: bool,
@@ -53,9 +58,11 @@ pub struct Server<B> {
     pub max_allowed_packet: usize,
     /// Time for the whole login.
     pub connect_timeout: Duration,
+    /// For uptimes.
     pub started: Instant,
     /// Commands since the start.
     pub questions: AtomicU64,
+    /// Counters.
     pub metrics: WireMetrics,
 }
 

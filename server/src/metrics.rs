@@ -32,9 +32,13 @@ pub fn install() -> Result<PrometheusHandle, String> {
 
 /// Handles of the connections' counters: looked up once, so that a command costs a few atomic additions.
 pub struct WireMetrics {
+    /// Accepted.
     pub connections: Counter,
+    /// Refused at the limit or in shutdown.
     pub refused: Counter,
+    /// Never logged in.
     pub aborted_logins: Counter,
+    /// Commands answered with an error.
     pub errors: Counter,
     query: (Counter, Histogram),
     execute: (Counter, Histogram),
@@ -64,6 +68,7 @@ impl Default for WireMetrics {
 }
 
 impl WireMetrics {
+    /// Counts one answered command.
     pub fn command(&self, command: u8, took: Duration) {
         let (count, seconds) = match command {
             com::QUERY => &self.query,

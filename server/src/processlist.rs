@@ -96,6 +96,7 @@ impl Process {
         info.extend_from_slice(sql.get(..INFO_MAX.min(sql.len())).unwrap_or_default());
     }
 
+    /// USE, for SHOW PROCESSLIST.
     pub fn set_database(&self, database: Option<&str>) {
         let mut who = self.who.lock();
         if who.database.as_deref() != database {
@@ -103,6 +104,7 @@ impl Process {
         }
     }
 
+    /// Login and change of user, for SHOW PROCESSLIST.
     pub fn set_user(&self, user: &str) {
         self.who.lock().user = user.to_owned();
     }
@@ -220,13 +222,19 @@ fn command_name(command: u8) -> &'static str {
 /// One line of SHOW PROCESSLIST.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessRow {
+    /// CONNECTION_ID().
     pub id: u32,
+    /// Account name.
     pub user: String,
+    /// The client's address.
     pub host: String,
+    /// Current database.
     pub database: Option<String>,
+    /// `Query`, `Sleep`, ...
     pub command: &'static str,
     /// Seconds in the current state.
     pub seconds: u64,
+    /// What it is doing.
     pub state: &'static str,
     /// The running statement, at most 1 KiB of it.
     pub info: Option<String>,
@@ -256,6 +264,7 @@ struct Inner {
 }
 
 impl ProcessList {
+    /// An empty list that takes so many connections.
     pub fn new(max_connections: usize) -> Arc<Self> {
         Arc::new(Self { max_connections, inner: Mutex::default(), left: Notify::new() })
     }
@@ -307,6 +316,7 @@ impl ProcessList {
         (inner.processes.len(), inner.processes.values().filter(busy).count())
     }
 
+    /// The limit.
     pub fn max_connections(&self) -> usize {
         self.max_connections
     }
@@ -373,6 +383,7 @@ pub struct Registered {
 }
 
 impl Registered {
+    /// The connection itself.
     pub fn process(&self) -> &Arc<Process> {
         &self.process
     }

@@ -28,7 +28,9 @@ pub enum TlsError {
 /// Certificate chain and key, as PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
+    /// The chain.
     pub certificate: PathBuf,
+    /// Its private key.
     pub key: PathBuf,
 }
 

@@ -49,7 +49,9 @@ pub enum Secret {
 /// An account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
+    /// How it proves itself.
     pub plugin: Plugin,
+    /// What is checked.
     pub secret: Secret,
 }
 
@@ -94,6 +96,7 @@ impl Account {
         }
     }
 
+    /// The stored form; see the table above.
     pub fn encode(&self) -> String {
         let secret = match &self.secret {
             Secret::Empty => String::new(),
@@ -165,6 +168,7 @@ impl Users {
         Ok((users, true))
     }
 
+    /// Reads an account. Always from the database: another session may have changed it.
     pub async fn account(&self, user: &str) -> Result<Option<Account>, SqlError> {
         let Some(stored) = self.db.get(&self.keyspace, user.as_bytes()).await.map_err(storage)? else {
             return Ok(None);

@@ -12,6 +12,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+/// Reads and writes of the client's socket.
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),

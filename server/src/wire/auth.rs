@@ -18,12 +18,14 @@ pub enum Plugin {
 }
 
 impl Plugin {
+    /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "mysql_native_password",
             Self::CachingSha2 => "caching_sha2_password",
         }
     }
+    /// The plugin of a name, if this server has it.
     pub fn from_name(name: &[u8]) -> Option<Self> {
         [Self::Native, Self::CachingSha2].into_iter().find(|plugin| plugin.name().as_bytes() == name)
     }

@@ -10,9 +10,11 @@ pub struct Malformed(pub &'static str);
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    /// Reads from the packet's start.
     pub fn new(packet: &'a [u8]) -> Self {
         Self(packet)
     }
+    /// Whether everything is read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -20,6 +22,7 @@ impl<'a> Reader<'a> {
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
+    /// `len` bytes.
     pub fn bytes(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], Malformed> {
         let (head, tail) = self.0.split_at_checked(len).ok_or(Malformed(what))?;
         self.0 = tail;
@@ -30,18 +33,23 @@ impl<'a> Reader<'a> {
         self.0 = tail;
         Ok(*head)
     }
+    /// One byte.
     pub fn u8(&mut self, what: &'static str) -> Result<u8, Malformed> {
         self.array::<1>(what).map(|[b]| b)
     }
+    /// Two bytes, least significant first.
     pub fn u16(&mut self, what: &'static str) -> Result<u16, Malformed> {
         self.array(what).map(u16::from_le_bytes)
     }
+    /// Three bytes, least significant first.
     pub fn u24(&mut self, what: &'static str) -> Result<u32, Malformed> {
         self.array::<3>(what).map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]))
     }
+    /// Four bytes, least significant first.
     pub fn u32(&mut self, what: &'static str) -> Result<u32, Malformed> {
         self.array(what).map(u32::from_le_bytes)
     }
+    /// Eight bytes, least significant first.
     pub fn u64(&mut self, what: &'static str) -> Result<u64, Malformed> {
         self.array(what).map(u64::from_le_bytes)
     }
@@ -78,13 +86,21 @@ impl<'a> Reader<'a> {
 
 /// Writing the same forms. The buffer grows as needed.
 pub trait Put {
+    /// One byte.
     fn put_u8(&mut self, n: u8);
+    /// Two bytes, least significant first.
     fn put_u16(&mut self, n: u16);
+    /// The lower three bytes, least significant first.
     fn put_u24(&mut self, n: u32);
+    /// Four bytes, least significant first.
     fn put_u32(&mut self, n: u32);
+    /// Eight bytes, least significant first.
     fn put_u64(&mut self, n: u64);
+    /// A length-encoded integer.
     fn put_lenenc(&mut self, n: u64);
+    /// A string with its length before it.
     fn put_lenenc_bytes(&mut self, text: &[u8]);
+    /// A string with a zero byte behind it; `text` must hold none.
     fn put_nul_bytes(&mut self, text: &[u8]);
 }
 

@@ -1,6 +1,7 @@
 //! The protocol's numbers: capabilities, status flags, commands, column types and flags.
 
 /// Capability flags of the handshake.
+#[allow(missing_docs, reason = "the protocol's own names")]
 pub mod cap {
     pub const LONG_PASSWORD: u32 = 1;
     pub const FOUND_ROWS: u32 = 1 << 1;
@@ -43,6 +44,7 @@ pub mod cap {
 }
 
 /// SERVER_STATUS_* flags of OK and EOF packets.
+#[allow(missing_docs, reason = "the protocol's own names")]
 pub mod status {
     pub const IN_TRANS: u16 = 1;
     pub const AUTOCOMMIT: u16 = 1 << 1;
@@ -51,6 +53,7 @@ pub mod status {
 }
 
 /// Command bytes.
+#[allow(missing_docs, reason = "the protocol's own names")]
 pub mod com {
     pub const SLEEP: u8 = 0;
     pub const QUIT: u8 = 1;
@@ -72,6 +75,7 @@ pub mod com {
 }
 
 /// MYSQL_TYPE_* bytes of column definitions and statement parameters.
+#[allow(missing_docs, reason = "the protocol's own names")]
 pub mod ty {
     pub const DECIMAL: u8 = 0;
     pub const TINY: u8 = 1;
@@ -104,6 +108,7 @@ pub mod ty {
 }
 
 /// Column definition flags.
+#[allow(missing_docs, reason = "the protocol's own names")]
 pub mod flag {
     pub const NOT_NULL: u16 = 1;
     pub const PRI_KEY: u16 = 2;

@@ -40,11 +40,17 @@ pub enum Hello<'a> {
 /// HandshakeResponse41.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LoginPacket<'a> {
+    /// Those that both sides have.
     pub capabilities: u32,
+    /// The id of the client's collation.
     pub collation: u16,
+    /// Account name.
     pub user: &'a [u8],
+    /// Answer to the scramble, by the rules of `plugin`.
     pub auth: &'a [u8],
+    /// Database to start in.
     pub database: Option<&'a [u8]>,
+    /// Plugin that `auth` was made by, if named.
     pub plugin: Option<&'a [u8]>,
 }
 
@@ -82,10 +88,15 @@ pub fn decode_hello(packet: &[u8], offered: u32) -> Result<Hello<'_>, Malformed>
 /// COM_CHANGE_USER, the command byte already read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ChangeUser<'a> {
+    /// Account name.
     pub user: &'a [u8],
+    /// Answer to the scramble, by the rules of `plugin`.
     pub auth: &'a [u8],
+    /// Database to start in.
     pub database: Option<&'a [u8]>,
+    /// The id of the client's collation; old clients name none.
     pub collation: Option<u16>,
+    /// Plugin that `auth` was made by, if named.
     pub plugin: Option<&'a [u8]>,
 }
 

@@ -43,7 +43,9 @@ pub struct Input {
 /// A command's bytes, and the sequence id that its answer starts with.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
+    /// The payload.
     pub bytes: &'a [u8],
+    /// Sequence id of the answer's first packet.
     pub next_seq: u8,
 }
 

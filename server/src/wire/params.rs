@@ -16,7 +16,9 @@ const TIME_MAX_MICROS: i64 = (838 * 3600 + 59 * 60 + 59) * 1_000_000;
 /// Type of a parameter as the client bound it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParamType {
+    /// MYSQL_TYPE_*.
     pub type_byte: u8,
+    /// The client's integer has no sign.
     pub unsigned: bool,
 }
 
@@ -45,9 +47,11 @@ impl Bound {
         self.long_bytes += data.len();
         self.long_data.entry(param).or_default().extend_from_slice(data);
     }
+    /// Bytes held of data sent ahead.
     pub fn long_bytes(&self) -> usize {
         self.long_bytes
     }
+    /// Whether data sent ahead went over its limit.
     pub fn overflowed(&self) -> bool {
         self.overflow
     }

@@ -36,6 +36,7 @@ pub struct Output {
 }
 
 impl Output {
+    /// What both sides have, from the login packet.
     pub fn set_capabilities(&mut self, capabilities: u32) {
         self.capabilities = capabilities;
     }
@@ -78,9 +79,11 @@ impl Output {
             self.ok_packet(0xfe, Done::default(), status, "");
         }
     }
+    /// Any payload.
     pub fn packet(&mut self, payload: &[u8]) {
         put_packet(&mut self.buf, payload, &mut self.seq);
     }
+    /// An ERR packet.
     pub fn error(&mut self, error: &SqlError) {
         self.answered = true;
         let at = begin_packet(&mut self.buf);
@@ -93,6 +96,7 @@ impl Output {
         put_error(&mut self.buf, error.code, None, &error.message);
         end_packet(&mut self.buf, at, &mut self.seq);
     }
+    /// An OK packet.
     pub fn ok(&mut self, done: Done, status: u16, info: &str) {
         self.ok_packet(0, done, status, info);
     }
@@ -113,6 +117,7 @@ impl Output {
         }
         self.eof(0, status);
     }
+    /// Whether nothing waits to be sent.
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty()
     }
@@ -178,7 +183,9 @@ async fn within<T>(operation: impl Future<Output = io::Result<T>>) -> io::Result
 /// [`ResultSink`] over a connection.
 #[derive(Debug)]
 pub struct Reply<'a, W> {
+    /// Where the answer goes.
     pub stream: &'a mut W,
+    /// The connection's buffer.
     pub out: &'a mut Output,
 }
 

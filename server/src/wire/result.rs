@@ -13,10 +13,15 @@ use crate::sql::value::Value;
 /// What a client sees of a column.
 #[derive(Clone, Debug, Default)]
 pub struct Column {
+    /// Database.
     pub schema: String,
+    /// Table, or its alias.
     pub table: String,
+    /// Table.
     pub org_table: String,
+    /// Name, or alias.
     pub name: String,
+    /// Name in the table.
     pub org_name: String,
     /// MYSQL_TYPE_*, see [`super::consts::ty`].
     pub type_byte: u8,
@@ -72,6 +77,7 @@ struct ColumnSetInner {
 }
 
 impl ColumnSet {
+    /// Encodes the definitions.
     pub fn new(columns: &[Column]) -> Self {
         let mut packets = Vec::with_capacity(columns.len() * 64);
         for column in columns {
@@ -82,9 +88,11 @@ impl ColumnSet {
         }
         Self(Arc::new(ColumnSetInner { formats: columns.iter().map(ColumnFormat::of).collect(), packets }))
     }
+    /// Number of columns.
     pub fn len(&self) -> usize {
         self.0.formats.len()
     }
+    /// Whether there is no column.
     pub fn is_empty(&self) -> bool {
         self.0.formats.is_empty()
     }
@@ -99,8 +107,11 @@ impl ColumnSet {
 /// How a statement ended, for OK packets. Status flags and warnings count come from the session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done {
+    /// Rows changed, or matched under CLIENT_FOUND_ROWS.
     pub affected_rows: u64,
+    /// First generated AUTO_INCREMENT value, else 0.
     pub last_insert_id: u64,
+    /// For SHOW WARNINGS.
     pub warnings: u16,
 }
 
@@ -108,14 +119,18 @@ pub struct Done {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("ERROR {code} ({}): {message}", String::from_utf8_lossy(sqlstate))]
 pub struct SqlError {
+    /// MySQL error number.
     pub code: u16,
+    /// Five characters.
     pub sqlstate: [u8; 5],
+    /// Text for humans; cut to 511 bytes on the wire.
     pub message: String,
     /// The connection must be closed after this error (rule 12, KILL, shutdown).
     pub fatal: bool,
 }
 
 impl SqlError {
+    /// An error after which the connection goes on.
     pub fn new(code: u16, sqlstate: &[u8; 5], message: impl Into<String>) -> Self {
         Self { code, sqlstate: *sqlstate, message: message.into(), fatal: false }
     }
@@ -131,14 +146,17 @@ impl SqlError {
 /// Calls per statement: either `ok`, or `columns` (or `column_set`), any number of rows, `end`. Errors are returned from
 /// the session, not written; an error after `columns` ends the result set, as in MySQL.
 pub trait ResultSink: Send {
+    /// A statement without a result set.
     fn ok(&mut self, done: Done, status: u16, info: &str);
     /// Starts a result set. Statements that run often keep a [`ColumnSet`] and call `column_set`.
     fn columns(&mut self, columns: &[Column], status: u16) {
         self.column_set(&ColumnSet::new(columns), status);
     }
+    /// Starts a result set whose definitions are encoded already.
     fn column_set(&mut self, columns: &ColumnSet, status: u16);
     /// Starts a row; give it one value per column, then `finish`. Saves building a `Value` for each cell.
     fn row_writer(&mut self) -> RowWriter<'_>;
+    /// A whole row.
     fn row(&mut self, values: &[Value]) {
         let mut row = self.row_writer();
         for value in values {
@@ -146,6 +164,7 @@ pub trait ResultSink: Send {
         }
         row.finish();
     }
+    /// Ends the result set.
     fn end(&mut self, done: Done, status: u16);
     /// More results follow (multi-statements): sets SERVER_MORE_RESULTS_EXISTS in every `columns`/`ok`/`end` until cleared.
     fn more_results(&mut self, more: bool);

@@ -11,12 +11,16 @@ use crate::sql::value::{Date, DateTime, Time, Value};
 /// What the encoding of a cell depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnFormat {
+    /// MYSQL_TYPE_*.
     pub type_byte: u8,
+    /// Digits after the point; 31 = not fixed.
     pub decimals: u8,
+    /// Binary integers have no sign.
     pub unsigned: bool,
 }
 
 impl ColumnFormat {
+    /// Of a column as it is described to the client.
     pub fn of(column: &Column) -> Self {
         Self { type_byte: column.type_byte, decimals: column.decimals, unsigned: column.flags & flag::UNSIGNED != 0 }
     }
@@ -66,6 +70,7 @@ impl<'a> RowWriter<'a> {
         })
     }
 
+    /// SQL NULL.
     pub fn null(&mut self) {
         self.next();
         if self.binary {
@@ -79,6 +84,7 @@ impl<'a> RowWriter<'a> {
         }
     }
 
+    /// A signed integer, for any numeric or text column.
     pub fn int(&mut self, n: i64) {
         let format = self.next();
         if self.binary {
@@ -88,6 +94,7 @@ impl<'a> RowWriter<'a> {
         }
     }
 
+    /// An unsigned integer, for any numeric or text column.
     pub fn uint(&mut self, n: u64) {
         let format = self.next();
         if self.binary {
@@ -106,6 +113,7 @@ impl<'a> RowWriter<'a> {
         self.buf.put_lenenc_bytes(text);
     }
 
+    /// Any value; see the type's remark on values that don't fit.
     pub fn value(&mut self, value: &Value) {
         match value {
             Value::Null => self.null(),
