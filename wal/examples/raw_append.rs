@@ -74,7 +74,7 @@ fn client(log: &Log, next: &Mutex<u64>, end: Instant) -> Vec<Duration> {
             log.append(vec![LogEntry { id, kind: 1, payload: payload.clone() }], move |result| {
                 tx.send(result).unwrap()
             });
-            if id.index % KEEP == 0 && id.index > KEEP {
+            if id.index.is_multiple_of(KEEP) && id.index > KEEP {
                 log.purge(LogId { term: 1, index: id.index - KEEP }, Result::unwrap);
             }
         }

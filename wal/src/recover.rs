@@ -145,6 +145,8 @@ pub fn fate(front: Front, ours: bool, inside: Inside) -> Fate {
 pub enum BrokenChain {
     /// Two files claim the same epoch.
     Twice(u32),
+    /// A segment is newer than the chain's start and no later one continues it.
+    Unlinked(u32),
     /// A segment that a later one continues is not there.
     Missing {
         /// The epoch that is gone.
@@ -160,7 +162,7 @@ pub fn chain(found: &[(u32, Position)], oldest: u32) -> Result<Vec<(usize, Optio
     let Some(newest) = found.iter().map(|segment| segment.0).max() else { return Ok(Vec::new()) };
     let mut ordered = VecDeque::new();
     let (mut epoch, mut end, mut named_by) = (newest, None, newest);
-    loop {
+    let start = loop {
         let mut holders = found.iter().enumerate().filter(|(_, segment)| segment.0 == epoch);
         let (at, segment) = holders.next().ok_or(BrokenChain::Missing { epoch, named_by })?;
         if holders.next().is_some() {
@@ -168,16 +170,19 @@ pub fn chain(found: &[(u32, Position)], oldest: u32) -> Result<Vec<(usize, Optio
         }
         ordered.push_front((at, end));
         // A predecessor always has a smaller epoch; anything else could loop and is treated as a missing link.
-        if epoch <= oldest || segment.1 == Position::default() {
-            return Ok(ordered.into());
+        if epoch <= oldest || segment.1.epoch() < oldest || segment.1 == Position::default() {
+            break epoch;
         }
         if segment.1.epoch() >= epoch {
             return Err(BrokenChain::Missing { epoch: segment.1.epoch(), named_by: epoch });
         }
         (named_by, end, epoch) = (epoch, Some(segment.1), segment.1.epoch());
-        if epoch < oldest {
-            return Ok(ordered.into());
-        }
+    };
+    let stray =
+        |segment: &&(u32, Position)| segment.0 > start && ordered.iter().all(|(at, _)| found.get(*at) != Some(segment));
+    match found.iter().find(stray) {
+        Some(segment) => Err(BrokenChain::Unlinked(segment.0)),
+        None => Ok(ordered.into()),
     }
 }
 
@@ -402,6 +407,8 @@ mod tests {
         assert_eq!(chain(&found[..2], 0), Err(BrokenChain::Missing { epoch: 7, named_by: 9 }));
         assert_eq!(chain(&[(3, end(1)), (3, end(2))], 0), Err(BrokenChain::Twice(3)));
         assert_eq!(chain(&[(3, end(5))], 0), Err(BrokenChain::Missing { epoch: 5, named_by: 3 }));
+        let strayed = [(9, end(4)), (4, Position::default()), (7, end(4))];
+        assert_eq!(chain(&strayed, 0), Err(BrokenChain::Unlinked(7)));
         assert_eq!(chain(&[], 0), Ok(vec![]));
     }
 

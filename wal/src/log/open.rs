@@ -258,6 +258,7 @@ fn name_broken(segments: &[(&Found, u32, Preamble)], broken: BrokenChain) -> Err
     };
     let (file, what) = match broken {
         BrokenChain::Twice(epoch) => (holder(epoch), format!("another file holds segment {epoch} as well")),
+        BrokenChain::Unlinked(epoch) => (holder(epoch), format!("no later segment continues segment {epoch}")),
         BrokenChain::Missing { epoch, named_by } => {
             (holder(named_by), format!("segment {named_by} continues segment {epoch}, which no file holds"))
         }
