@@ -100,6 +100,14 @@ impl VersionCursor {
         let (at, reverse) = (self.at, self.reverse);
         let Some(source) = self.sources.get_mut(source) else { return Ok(()) };
         while out.len() < target && !source.is_finished() {
+            let from = out.len();
+            source.drain_page(at, until.as_deref(), out, target)?;
+            if !self.ranges.is_empty() {
+                out[from..].iter_mut().for_each(|item| hide(&self.ranges, at, item));
+            }
+            if out.len() == target {
+                break;
+            }
             let beyond = until.as_ref().is_some_and(|until| match reverse {
                 false => source.key() >= &until[..],
                 true => source.key() <= &until[..],
@@ -107,8 +115,9 @@ impl VersionCursor {
             if beyond {
                 break;
             }
-            if let Some(item) = source.take_key(at).await? {
-                out.push(unless_hidden(&self.ranges, at, item));
+            if let Some(mut item) = source.take_key(at).await? {
+                hide(&self.ranges, at, &mut item);
+                out.push(item);
             }
         }
         Ok(())
@@ -124,17 +133,19 @@ impl VersionCursor {
                 winner = winner.or(item);
             }
         }
-        out.extend(winner.map(|item| unless_hidden(&self.ranges, self.at, item)));
+        if let Some(mut item) = winner {
+            hide(&self.ranges, self.at, &mut item);
+            out.push(item);
+        }
         Ok(())
     }
 }
 
-/// The item, or a delete if a range delete hides it.
+/// Turns the item into a delete if a range delete hides it.
 #[inline]
-fn unless_hidden(ranges: &Ranges, at: CommitSeq, item: Item) -> Item {
-    if ranges.is_empty() {
-        return item;
-    }
+fn hide(ranges: &Ranges, at: CommitSeq, item: &mut Item) {
     let hidden = ranges.newest_over(&item.key, at);
-    if item.seq < hidden { Item { key: item.key, seq: hidden, op: Op::Delete } } else { item }
+    if item.seq < hidden {
+        (item.seq, item.op) = (hidden, Op::Delete);
+    }
 }

@@ -321,6 +321,47 @@ impl RunCursor {
         }
     }
 
+    /// Emits from the current page without awaiting, while its keys come before `until`. Stops in front of whatever
+    /// needs more than this page: its last key (whose versions may go on in the next page) and overflow values.
+    pub(crate) fn drain_page(
+        &mut self,
+        at: CommitSeq,
+        until: Option<&[u8]>,
+        out: &mut Vec<Item>,
+        target: usize,
+    ) -> Result<()> {
+        let Some(leaf) = &self.leaf else { return Ok(()) };
+        while out.len() < target {
+            let Some(first) = self.entry.clone() else { return Ok(()) };
+            let key = leaf.key(&first);
+            let beyond = until.is_some_and(|until| if self.reverse { key <= until } else { key >= until });
+            if beyond {
+                return Ok(());
+            }
+            let mut slots = self.slots.clone();
+            let mut visible = (first.seq <= at).then_some(first.clone());
+            let next = loop {
+                let slot = if self.reverse { slots.next_back() } else { slots.next() };
+                let Some(slot) = slot else { return Ok(()) };
+                let next = leaf.entry(slot)?;
+                if leaf.key(&next) != key {
+                    break next;
+                }
+                // Newest first forward, oldest first in reverse.
+                if next.seq <= at && (self.reverse || visible.is_none()) {
+                    visible = Some(next);
+                }
+            };
+            if let Some(entry) = visible {
+                let Ok(op) = leaf.op(&entry)? else { return Ok(()) };
+                out.push(Item { key: leaf.key_bytes(&entry), seq: entry.seq, op });
+            }
+            self.slots = slots;
+            self.entry = Some(next);
+        }
+        Ok(())
+    }
+
     /// Passes every version of the current key; returns the newest that a reader at `at` sees.
     pub(crate) async fn take_key(&mut self, at: CommitSeq) -> Result<Option<Item>> {
         let key = self.key_bytes();
