@@ -1,11 +1,18 @@
 //! An object opened for reading: its index and filter, loaded once; its pages, through the cache.
 
-use std::sync::{Arc, OnceLock};
+mod tails;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use holdfast_cache::{Cache, Key, Origin, OriginError};
+use parking_lot::RwLock;
 
+pub(crate) use self::tails::Tails;
 use crate::{
     error::{Error, Result},
     format::{
@@ -26,6 +33,7 @@ pub(crate) struct TableIo {
     pub(crate) cache: Arc<Cache>,
     /// The folder of this incarnation, with a final slash.
     pub(crate) folder: String,
+    pub(crate) tails: Tails,
 }
 
 impl TableIo {
@@ -40,13 +48,16 @@ impl TableIo {
 pub(crate) struct Table {
     pub(crate) meta: ObjectMeta,
     io: Arc<TableIo>,
-    tail: OnceLock<Tail>,
+    tail: RwLock<Option<Arc<Tail>>>,
+    /// When the tail was last wanted, in ticks of [`Tails`].
+    used: AtomicU32,
     loading: tokio::sync::Mutex<()>,
 }
 
 impl Table {
     pub(crate) fn new(meta: ObjectMeta, io: Arc<TableIo>) -> Self {
-        Self { meta, io, tail: OnceLock::new(), loading: tokio::sync::Mutex::new(()) }
+        let used = AtomicU32::new(io.tails.tick());
+        Self { meta, io, tail: RwLock::default(), used, loading: tokio::sync::Mutex::new(()) }
     }
 
     /// The object's key in the store.
@@ -63,21 +74,45 @@ impl Table {
 
     /// Index and filter, if they are in memory.
     #[inline]
-    pub(crate) fn tail_now(&self) -> Option<&Tail> {
-        self.tail.get()
+    pub(crate) fn tail_now(&self) -> Option<Arc<Tail>> {
+        let tick = self.io.tails.tick();
+        if self.used.load(Relaxed) != tick {
+            self.used.store(tick, Relaxed);
+        }
+        self.tail.read().clone()
     }
 
     /// Index and filter; the first reader fetches them, others wait for it.
-    pub(crate) async fn tail(&self) -> Result<&Tail> {
-        if let Some(tail) = self.tail.get() {
+    pub(crate) async fn tail(self: &Arc<Self>) -> Result<Arc<Tail>> {
+        if let Some(tail) = self.tail_now() {
             return Ok(tail);
         }
         let _one_fetch = self.loading.lock().await;
-        if let Some(tail) = self.tail.get() {
+        if let Some(tail) = self.tail_now() {
             return Ok(tail);
         }
-        let tail = self.read_tail(Cause::Tail).await?;
-        Ok(self.tail.get_or_init(|| tail))
+        let tail = Arc::new(self.read_tail(Cause::Tail).await?);
+        self.set_tail(tail.clone());
+        Ok(tail)
+    }
+
+    /// Gives the table its tail.
+    pub(crate) fn set_tail(self: &Arc<Self>, tail: Arc<Tail>) {
+        let bytes = tail.memory() as u64;
+        if self.tail.write().replace(tail).is_none() {
+            self.io.tails.loaded(self, bytes);
+        }
+    }
+
+    fn last_used(&self) -> u32 {
+        self.used.load(Relaxed)
+    }
+
+    /// Frees the memory of the tail once its readers are done with it.
+    fn unload(&self) {
+        if let Some(tail) = self.tail.write().take() {
+            self.io.tails.unloaded(tail.memory() as u64);
+        }
     }
 
     /// Reads and checks index and filter, whether they are in memory or not.
@@ -86,16 +121,6 @@ impl Table {
         let start = start.ok_or_else(|| self.at(Error::Corrupt("the manifest's lengths are impossible".to_owned())))?;
         let bytes = self.io.store.get(&self.key(), start..self.meta.bytes, cause).await?;
         Tail::decode(bytes, self.meta.id, self.meta.bytes).map_err(|error| self.at(error))
-    }
-
-    /// Gives the table the tail that its writer has in memory anyway.
-    pub(crate) fn set_tail(&self, tail: Tail) {
-        let _ = self.tail.set(tail);
-    }
-
-    /// Bytes of memory that index and filter take.
-    pub(crate) fn tail_memory(&self) -> usize {
-        self.tail.get().map_or(0, Tail::memory)
     }
 
     fn cache_key(&self, page: u32) -> Key {
@@ -161,11 +186,15 @@ impl Table {
     }
 
     async fn fetch_page(&self, page: u32) -> Result<Bytes> {
-        let tail = self.tail().await?;
+        // A page is asked for by way of the tail, so it is there; if it was unloaded meanwhile, read it once more.
+        let tail = match self.tail_now() {
+            Some(tail) => tail,
+            None => Arc::new(self.read_tail(Cause::Tail).await?),
+        };
         let at = tail.page(page)?;
         let range = at.offset..at.offset + u64::from(at.len);
         let stored = self.io.store.get(&self.key(), range, Cause::Page).await?;
-        self.verify(tail, page, stored)
+        self.verify(&tail, page, stored)
     }
 
     /// Opens a verified page as a leaf.
@@ -233,6 +262,12 @@ impl Table {
             return Err(self.at(Error::Corrupt(why)));
         }
         Ok(value.freeze())
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.unload();
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     gc::Graveyard,
     pointer,
     store::{Cause, Store, owner::Owner},
-    table::{Table, TableIo},
+    table::{Table, TableIo, Tails},
     types::{CommitSeq, RangeDelete},
     writer::Shape,
 };
@@ -52,6 +52,8 @@ pub struct TreeOptions {
     pub level_bytes: u64,
     /// How long an object that nothing refers to stays in the bucket.
     pub grace: Duration,
+    /// Bound of the memory that indexes and filters take: some 1 % of the bytes that are read from.
+    pub tail_bytes: u64,
 }
 
 impl TreeOptions {
@@ -66,6 +68,7 @@ impl TreeOptions {
             fresh_runs: 2,
             level_bytes: 1024 * 1024 * 1024,
             grace: Duration::from_secs(10),
+            tail_bytes: 64 * 1024 * 1024,
         }
     }
 
@@ -184,7 +187,8 @@ impl Tree {
         options: TreeOptions,
         current: Option<ManifestId>,
     ) -> Result<Self> {
-        let io = Arc::new(TableIo { store, cache, folder: options.owner.folder() });
+        let io =
+            Arc::new(TableIo { store, cache, folder: options.owner.folder(), tails: Tails::new(options.tail_bytes) });
         let manifest = match current {
             Some(id) => read_manifest(&io, &options.owner, id).await?,
             None => {
@@ -334,7 +338,7 @@ impl Tree {
             runs,
             dead_bytes: self.0.graveyard.bytes(),
             entries: manifest.objects().map(|object| object.entries).sum(),
-            tail_bytes: version.tables().map(|table| table.tail_memory() as u64).sum(),
+            tail_bytes: self.0.io.tails.bytes(),
             installed: self.0.installed.load(std::sync::atomic::Ordering::Relaxed),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
 /// Bytes of one overflow page's piece: with its header, a page stays inside 128 KiB.
 pub(crate) const OVERFLOW_PIECE_BYTES: usize = 120 * 1024;
 /// Objects being uploaded while the next one is built.
-const UPLOADS_MAX: usize = 2;
+const UPLOADS_MAX: usize = 1;
 
 /// How objects are shaped.
 #[derive(Clone, Debug)]
@@ -233,7 +233,7 @@ async fn upload(io: Arc<TableIo>, built: Built, cause: Cause) -> Result<Arc<Tabl
         // What we just encoded verifies; this unpacks compressed bodies.
         io.cache.insert(Key { group: meta.id, item: number as u32 }, page::verify(page)?, place);
     }
-    let table = Table::new(meta, io);
-    table.set_tail(Tail::decode(tail, table.meta.id, table.meta.bytes)?);
-    Ok(Arc::new(table))
+    let table = Arc::new(Table::new(meta, io));
+    table.set_tail(Arc::new(Tail::decode(tail, table.meta.id, table.meta.bytes)?));
+    Ok(table)
 }

@@ -7,7 +7,10 @@ use futures::future::join_all;
 
 use crate::{
     error::Result,
-    format::page::{Cell, Entry, Leaf},
+    format::{
+        object::Tail,
+        page::{Cell, Entry, Leaf},
+    },
     store::Cause,
     table::Table,
     types::{CommitSeq, Item, Op},
@@ -208,8 +211,8 @@ impl RunCursor {
         self.hot = page.is_some();
         let page = match (page, self.bulk.is_some()) {
             (Some(page), _) => page,
-            (None, false) => self.fetch(&table).await?,
-            (None, true) => self.fetch_bulk(&table).await?,
+            (None, false) => self.fetch(&table, &tail).await?,
+            (None, true) => self.fetch_bulk(&table, &tail).await?,
         };
         let leaf = table.leaf(page)?;
         let low = match &self.start {
@@ -235,8 +238,7 @@ impl RunCursor {
     }
 
     /// Fetches the current page and, as misses follow each other, more and more of the pages behind it.
-    async fn fetch(&mut self, table: &Arc<Table>) -> Result<Bytes> {
-        let tail = table.tail().await?;
+    async fn fetch(&mut self, table: &Arc<Table>, tail: &Tail) -> Result<Bytes> {
         let leaves = tail.leaves();
         let rows_per_page = (tail.entries() as usize / leaves.len().max(1)).max(1);
         let wanted = (self.expected / rows_per_page).saturating_add(1);
@@ -257,8 +259,7 @@ impl RunCursor {
         page
     }
 
-    async fn fetch_bulk(&mut self, table: &Arc<Table>) -> Result<Bytes> {
-        let tail = table.tail().await?;
+    async fn fetch_bulk(&mut self, table: &Arc<Table>, tail: &Tail) -> Result<Bytes> {
         let page = tail.leaves().get(self.leaf_at).map_or(u32::MAX, |leaf| leaf.page);
         let bulk = self.bulk.get_or_insert_default();
         let has = |bulk: &Bulk| {

@@ -22,8 +22,6 @@ const TAG: &str = "holdfast-put-id";
 pub(super) struct RemoteBucket {
     store: Arc<dyn ObjectStore>,
     prefix: String,
-    /// Whether it keeps entity tags that conditional puts can name.
-    tags: bool,
 }
 
 impl RemoteBucket {
@@ -64,11 +62,11 @@ impl RemoteBucket {
             .with_disable_bulk_delete(true)
             .build()
             .map_err(|error| Error::Invalid(format!("store URL s3://{rest}: {error}")))?;
-        Ok(Self { store: Arc::new(store), prefix: normal(prefix), tags: true })
+        Ok(Self { store: Arc::new(store), prefix: normal(prefix) })
     }
 
     pub(super) fn memory(rest: &str) -> Self {
-        Self { store: Arc::new(InMemory::new()), prefix: normal(rest), tags: true }
+        Self { store: Arc::new(InMemory::new()), prefix: normal(rest) }
     }
 
     fn path(&self, key: &str) -> Result<Path, Failure> {

@@ -35,6 +35,7 @@ fn small_options() -> TreeOptions {
         level_bytes: 12_000,
         codec: Codec::Lz4,
         grace: Duration::ZERO,
+        tail_bytes: 4000,
         ..TreeOptions::new(Owner { cluster: 1, incarnation: 2 })
     }
 }
