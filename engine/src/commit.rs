@@ -183,16 +183,21 @@ impl Queue {
             self.bytes = self.bytes.saturating_sub(payload.len());
             // The call itself takes the place in the log's line.
             let mut proposal = log.propose(payload).boxed();
-            if let Some(Err(error)) = proposal.as_mut().now_or_never() {
-                let cause = log_error(&error);
-                if let Some(done) = done {
-                    let _ = done.send(Err(cause.clone()));
+            let proposal: Proposal = match proposal.as_mut().now_or_never() {
+                None => Box::pin(async move { (done, proposal.await) }),
+                // A future that is done must not be polled again.
+                Some(Ok(id)) => Box::pin(std::future::ready((done, Ok(id)))),
+                Some(Err(error)) => {
+                    let cause = log_error(&error);
+                    if let Some(done) = done {
+                        let _ = done.send(Err(cause.clone()));
+                    }
+                    self.refuse(inner, batches, &cause);
+                    return;
                 }
-                self.refuse(inner, batches, &cause);
-                return;
-            }
+            };
             self.in_flight += 1;
-            let _ = proposals.send(Box::pin(async move { (done, proposal.await) }));
+            let _ = proposals.send(proposal);
         }
     }
 
