@@ -152,3 +152,68 @@ impl Checker {
         Ok(self.verified())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: usize = 64;
+
+    fn checker(workload: Workload) -> Checker {
+        Checker::new(workload, 100, SIZE)
+    }
+
+    fn rows(keys: impl IntoIterator<Item = u64>) -> Vec<Row> {
+        keys.into_iter().map(|key| (key, row::value(key, 0, SIZE))).collect()
+    }
+
+    fn wrong(result: Result<(), Error>) -> String {
+        match result {
+            Err(Error::Wrong(what)) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_must_find_what_was_acknowledged_before_it() {
+        let checker = checker(Workload::Update);
+        let turn = checker.turn(&[7]).await;
+        let (old, new) = (row::value(7, 0, SIZE), row::value(7, turn.version(0), SIZE));
+        // While the write is under way both may be read.
+        let least = checker.before_read(7);
+        assert!(checker.after_read(7, least, Some(&old)).is_ok());
+        assert!(checker.after_read(7, least, Some(&new)).is_ok());
+        turn.acknowledge();
+        let least = checker.before_read(7);
+        assert!(checker.after_read(7, least, Some(&new)).is_ok());
+        assert!(wrong(checker.after_read(7, least, Some(&old))).contains("version 0; 1 to 1"));
+        assert!(wrong(checker.after_read(7, least, None)).contains("missing"));
+        assert!(wrong(checker.after_read(7, least, Some(&row::value(7, 2, SIZE)))).contains("version 2"));
+        assert_eq!(checker.verified(), 3);
+    }
+
+    #[test]
+    fn scans_with_gaps_repetitions_or_another_start_are_wrong() {
+        let checker = checker(Workload::RangeScan);
+        assert!(checker.after_scan(5, 3, &rows(5..8)).is_ok());
+        assert!(checker.after_scan(98, 3, &rows(98..100)).is_ok());
+        assert!(wrong(checker.after_scan(5, 3, &rows([5, 7]))).contains("gap"));
+        assert!(wrong(checker.after_scan(5, 3, &rows([5, 5]))).contains("order"));
+        assert!(wrong(checker.after_scan(5, 3, &rows(6..9))).contains("begin"));
+        assert!(wrong(checker.after_scan(5, 3, &rows([]))).contains("begin"));
+        assert!(wrong(checker.after_scan(5, 3, &rows(5..9))).contains("more"));
+        let mut damaged = rows(5..8);
+        damaged[1].1 = row::value(7, 0, SIZE);
+        assert!(wrong(checker.after_scan(5, 3, &damaged)).contains("key 6 has the value of key 7"));
+    }
+
+    #[tokio::test]
+    async fn writers_of_one_row_take_turns() {
+        let checker = checker(Workload::Update);
+        let first = checker.turn(&[1, 2]).await;
+        let mut second = Box::pin(checker.turn(&[2, 3]));
+        assert!(futures::poll!(&mut second).is_pending());
+        first.acknowledge();
+        assert_eq!(second.await.version(0), 2);
+    }
+}

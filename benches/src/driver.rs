@@ -171,7 +171,10 @@ impl Shared {
                     Some(Ok(Ok(result))) => results.push(result),
                     Some(Ok(Err(error))) => return Err(error),
                     Some(Err(error)) => return Err(Error::Client(error.to_string())),
-                    None => return Ok(results),
+                    None => {
+                        report(begun.elapsed());
+                        return Ok(results);
+                    }
                 },
                 () = &mut end, if !self.stop.load(Relaxed) => self.stop.store(true, Relaxed),
                 _ = seconds.tick() => report(begun.elapsed()),
