@@ -43,7 +43,7 @@ impl Client {
             let operation = stream.next(self.shared.rows.readable());
             self.operate(operation).await?;
             own += 1;
-            if own % YIELD_EVERY == 0 {
+            if own.is_multiple_of(YIELD_EVERY) {
                 tokio::task::yield_now().await;
             }
         }
