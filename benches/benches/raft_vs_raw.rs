@@ -78,7 +78,7 @@ impl Raw {
                 let _ = tx.send(result);
             };
             self.log.append(vec![LogEntry { id, kind: 1, payload }], done);
-            if id.index % KEEP == 0 && id.index > KEEP {
+            if id.index.is_multiple_of(KEEP) && id.index > KEEP {
                 self.log.purge(LogId { term: 1, index: id.index - KEEP }, |r| r.unwrap());
             }
         }

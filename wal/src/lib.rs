@@ -9,6 +9,7 @@ use bytes::Bytes;
 pub mod disk;
 mod error;
 mod host;
+mod in_flight;
 mod lock;
 mod log;
 mod raft;

@@ -1,6 +1,7 @@
 //! openraft over our log and machine. The only place that names openraft: nothing of it leaves this module.
 
 mod codec;
+mod health;
 mod machine;
 mod membership;
 mod message;

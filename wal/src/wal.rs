@@ -1,14 +1,6 @@
 //! The front of the log: open, propose, watch who leads, close.
 
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -17,6 +9,7 @@ use crate::{
     Error, LogId, LogOptions, Machine, NodeId, Result,
     disk::Disk,
     host,
+    in_flight::{InFlight, Share},
     raft::{Node, Start},
     transport::{Peer, Transport},
 };
@@ -132,41 +125,6 @@ pub struct WalStatus {
     pub failure: Option<Error>,
 }
 
-#[derive(Default)]
-struct InFlight {
-    proposals: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// A proposal's share of the bounds; given back when it has its answer.
-struct Share {
-    of: Arc<InFlight>,
-    bytes: u64,
-}
-
-impl Share {
-    fn take(of: &Arc<InFlight>, bytes: u64, limits: &Limits) -> Result<Self> {
-        let share = Self { of: of.clone(), bytes };
-        let proposals = of.proposals.fetch_add(1, Ordering::Relaxed) + 1;
-        let all = of.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        // A refused share gives itself back on drop.
-        if proposals > limits.proposals {
-            return Err(Error::Busy { what: "proposals", limit: limits.proposals });
-        }
-        if all > limits.bytes {
-            return Err(Error::Busy { what: "bytes of proposals", limit: limits.bytes });
-        }
-        Ok(share)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.of.proposals.fetch_sub(1, Ordering::Relaxed);
-        self.of.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 struct Inner {
     node: Arc<Node>,
     limits: Limits,
@@ -241,7 +199,7 @@ impl Wal {
         }
         let share = Share::take(&inner.in_flight, len, &inner.limits)?;
         inner.node.log().admit(payload.len())?;
-        Ok(inner.node.propose(payload, Box::new(share)))
+        Ok(inner.node.propose(payload, share))
     }
 
     /// Follows who leads.
@@ -274,7 +232,7 @@ impl Wal {
             purged: log.purged,
             log_bytes: log.bytes,
             runway: log.runway,
-            in_flight: self.inner.in_flight.proposals.load(Ordering::Relaxed),
+            in_flight: self.inner.in_flight.proposals(),
             members: node.members(),
             failure: self.failure(),
         }

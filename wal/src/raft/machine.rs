@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::{
     codec::DecodeError,
+    health::{Health, Progress},
     membership,
-    node::{Health, Progress},
     types::{Data, RaftLogId, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig, from_raft, to_raft},
 };
 use crate::{Entry, Error, LogId, Machine, MachineError, Payload, Snapshot};

@@ -4,10 +4,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Waker},
 };
 
@@ -25,6 +22,7 @@ use tokio::{
 };
 
 use super::{
+    health::{Health, Progress},
     machine::StateMachine,
     peer::{Answerer, Network},
     store::Store,
@@ -33,84 +31,9 @@ use super::{
 use crate::{
     Error, Leadership, Log, LogId, LogState, Machine, NodeId, Result, WalOptions,
     disk::Disk,
+    in_flight::Share,
     transport::{Peer, Transport},
 };
-
-/// The first failure of a node; every part reports here, every later call answers with it.
-pub(crate) struct Health(watch::Sender<Option<Error>>);
-
-impl Health {
-    pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(None))
-    }
-
-    /// Keeps the first failure only.
-    pub(crate) fn fail(&self, error: &Error) {
-        let error = match error {
-            Error::Closed | Error::Failed { .. } => error.clone(),
-            other => Error::Failed { cause: other.to_string().into() },
-        };
-        self.0.send_if_modified(|slot| {
-            let first = slot.is_none();
-            if first {
-                if !matches!(error, Error::Closed) {
-                    tracing::error!("the log stops: {error}");
-                }
-                *slot = Some(error);
-            }
-            first
-        });
-    }
-
-    pub(crate) fn check(&self) -> Result<()> {
-        match &*self.0.borrow() {
-            None => Ok(()),
-            Some(error) => Err(error.clone()),
-        }
-    }
-
-    pub(crate) fn watch(&self) -> watch::Receiver<Option<Error>> {
-        self.0.subscribe()
-    }
-}
-
-/// How far the machine is.
-pub(crate) struct Progress {
-    applied: AtomicU64,
-    blank_term: watch::Sender<u64>,
-    purge: watch::Sender<u64>,
-}
-
-impl Progress {
-    pub(crate) fn new() -> Self {
-        Self { applied: AtomicU64::new(0), blank_term: watch::Sender::new(0), purge: watch::Sender::new(0) }
-    }
-
-    pub(crate) fn applied(&self, index: u64) {
-        self.applied.store(index, Ordering::Release);
-    }
-
-    pub(crate) fn blank_applied(&self, term: u64) {
-        self.blank_term.send_replace(term);
-    }
-
-    pub(crate) fn purge_asked(&self) -> u64 {
-        *self.purge.borrow()
-    }
-
-    /// Asks to forget the log up to `index`. Only forward.
-    pub(crate) fn ask_purge(&self, index: u64) {
-        self.purge.send_if_modified(|asked| {
-            let more = index > *asked;
-            *asked = index.max(*asked);
-            more
-        });
-    }
-
-    pub(crate) fn applied_index(&self) -> u64 {
-        self.applied.load(Ordering::Acquire)
-    }
-}
 
 /// What a node is started from.
 pub(crate) struct Start {
@@ -186,9 +109,9 @@ impl Node {
         Ok(())
     }
 
-    /// Puts a proposal in line. The line is taken before this returns; `held` is released with the answer.
-    pub(crate) fn propose(&self, payload: Bytes, held: Box<dyn Send>) -> Pending {
-        let (reply, rx) = Reply::new(Some(held));
+    /// Puts a proposal in line. The line is taken before this returns; `share` is given back with the answer.
+    pub(crate) fn propose(&self, payload: Bytes, share: Share) -> Pending {
+        let (reply, rx) = Reply::new(share);
         let raft = self.raft.clone();
         let mut send = Box::pin(async move { raft.client_write_ff(Data(payload), Some(reply)).await });
         // The channel to Raft is wider than the bound on proposals, so that one poll sends. Unconstrained, because a task
@@ -255,7 +178,7 @@ impl Node {
                 RaftError::Fatal(e) => Error::Failed { cause: e.to_string().into() },
             })?;
             let ready = read.await_ready(&raft).await.map_err(|e| Error::Failed { cause: e.to_string().into() })?;
-            Ok(from_raft(&ready.read_log_id().log_id()))
+            Ok(from_raft(ready.read_log_id().log_id()))
         })
         .await
     }
@@ -380,7 +303,7 @@ async fn watch_leadership(
     tx: watch::Sender<Leadership>,
 ) {
     let mut server = raft.server_metrics();
-    let mut blank = progress.blank_term.subscribe();
+    let mut blank = progress.watch_blank();
     loop {
         let now = {
             let m = server.borrow_and_update();
@@ -407,7 +330,7 @@ async fn watch_leadership(
 
 /// Drives openraft's own purge (rule 6): renew the snapshot pointer, then purge below it.
 async fn purge(raft: Raft<TypeConfig, StateMachine>, progress: Arc<Progress>) {
-    let mut asked = progress.purge.subscribe();
+    let mut asked = progress.watch_purge();
     let mut data = raft.data_metrics();
     loop {
         if asked.changed().await.is_err() {
@@ -418,7 +341,7 @@ async fn purge(raft: Raft<TypeConfig, StateMachine>, progress: Arc<Progress>) {
             return;
         }
         // Ours count from 1: the snapshot covers `target` when openraft's index is at least one below.
-        while !data.borrow_watched().snapshot.as_ref().is_some_and(|s| from_raft(s).index >= target) {
+        while data.borrow_watched().snapshot.as_ref().is_none_or(|s| from_raft(s).index < target) {
             if data.changed().await.is_err() {
                 return;
             }

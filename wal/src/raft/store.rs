@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use super::{
     codec::{decode_vote, encode_vote},
+    health::Health,
     membership,
-    node::Health,
     types::{Data, RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft},
 };
 use crate::{Error, Log, LogEntry};

@@ -10,8 +10,8 @@ use openraft::{
 use parking_lot::Mutex;
 
 use super::{
+    health::{Health, Progress},
     machine::StateMachine,
-    node::{Health, Progress},
     store::Store,
     types::TypeConfig,
 };

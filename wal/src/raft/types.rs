@@ -6,7 +6,7 @@ use bytes::Bytes;
 use openraft::{BasicNode, impls::leader_id_std, raft::responder::Responder};
 use tokio::sync::oneshot;
 
-use crate::{LogId, NodeId, transport::Peer};
+use crate::{LogId, NodeId, in_flight::Share, transport::Peer};
 
 /// A proposal's bytes, as openraft carries them.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,14 +63,14 @@ pub(crate) type RaftSnapshot = openraft::Snapshot<CommittedLeaderId, NodeId, Bas
 /// Where openraft answers a proposal: straight to the waiting caller, and releases what the proposal held.
 pub(crate) struct Reply<T> {
     tx: oneshot::Sender<T>,
-    _held: Option<Box<dyn Send>>,
+    _share: Share,
 }
 
 impl<T> Reply<T> {
-    /// A reply and its receiver; `held` is dropped once the proposal has its answer (or is forgotten).
-    pub(crate) fn new(held: Option<Box<dyn Send>>) -> (Self, oneshot::Receiver<T>) {
+    /// A reply and its receiver; `share` is given back once the proposal has its answer (or is forgotten).
+    pub(crate) fn new(share: Share) -> (Self, oneshot::Receiver<T>) {
         let (tx, rx) = oneshot::channel();
-        (Self { tx, _held: held }, rx)
+        (Self { tx, _share: share }, rx)
     }
 }
 

@@ -163,3 +163,18 @@ async fn read_index_on_the_leader_covers_what_was_acknowledged() {
     assert!(wal.read_index().await.unwrap() >= id);
     wal.close().await;
 }
+
+#[tokio::test]
+async fn a_commit_costs_one_write_and_its_mark_none() {
+    let (disk, shared) = sim();
+    let (machine, _view) = Recorder::new(&Bucket::default(), None);
+    let wal = open_ready(options(), shared, machine).await;
+    settle().await;
+    let before = disk.io_count();
+    for n in 0..100 {
+        wal.propose(payload(n)).await.unwrap();
+    }
+    settle().await;
+    assert_eq!(disk.io_count() - before, 100);
+    wal.close().await;
+}
