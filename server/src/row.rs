@@ -331,3 +331,132 @@ fn get_fixed(kind: Kind, b: &[u8], offset: ZoneOffset) -> Result<Value> {
         Kind::Text { .. } | Kind::Binary | Kind::Json => return Err(FormatError::Damaged("not a fixed column")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sql::decimal::Decimal;
+
+    fn layout(kinds: &[Kind]) -> Layout {
+        Layout::new(kinds.iter().map(|k| (*k, Value::Null)))
+    }
+
+    fn decoded(layout: &Layout, row: Vec<u8>) -> Vec<Value> {
+        let bytes = row.into();
+        let row = layout.read(&bytes).unwrap();
+        (0..layout.len()).map(|c| row.get(c, ZoneOffset(0)).unwrap()).collect()
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let kinds = [
+            Kind::Int { width: 4, unsigned: false },
+            Kind::Text { collation: Collation::default() },
+            Kind::Int { width: 1, unsigned: true },
+            Kind::Decimal { precision: 5, scale: 2 },
+            Kind::Binary,
+        ];
+        let values = [
+            Value::Int(-2),
+            Value::from("ab"),
+            Value::Null,
+            Value::Decimal(Decimal::new(-150, 2)),
+            Value::Bin(Bytes::from_static(b"\x00\xff")),
+        ];
+        let row = layout(&kinds).encode(&values, ZoneOffset(0)).unwrap();
+        let expected: &[u8] = &[
+            1, 0, 5, 0, // version, flags, columns
+            0b100, // the third column is NULL
+            0xfe, 0xff, 0xff, 0xff, // -2
+            0, // NULL
+            0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x6a, // -150, sign flipped
+            2, 0, 4, 0, // ends
+            b'a', b'b', 0, 0xff,
+        ];
+        assert_eq!(row, expected);
+        assert_eq!(decoded(&layout(&kinds), row), values);
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let kinds = [Kind::Date];
+        let bytes = Bytes::from_static(&[9, 0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(layout(&kinds).read(&bytes).err(), Some(FormatError::Newer(9)));
+    }
+
+    #[test]
+    fn a_column_added_later_has_its_instant_value() {
+        let int = Kind::Int { width: 4, unsigned: false };
+        let old = layout(&[int]).encode(&[Value::Int(1)], ZoneOffset(0)).unwrap();
+        let new = Layout::new([(int, Value::Null), (Kind::Binary, Value::Bin("d".into())), (int, Value::Int(7))]);
+        assert_eq!(decoded(&new, old), [Value::Int(1), Value::Bin("d".into()), Value::Int(7)]);
+    }
+
+    #[test]
+    fn timestamps_are_stored_in_utc() {
+        let layout = layout(&[Kind::Timestamp]);
+        let noon = unpack_datetime(pack_datetime(&crate::sql::value::DateTime {
+            date: crate::sql::value::Date { year: 2024, month: 3, day: 1 },
+            hour: 0,
+            minute: 30,
+            second: 0,
+            micros: 5,
+        }));
+        let bytes = layout.encode(&[Value::DateTime(noon)], ZoneOffset(3600)).unwrap().into();
+        let row = layout.read(&bytes).unwrap();
+        assert_eq!(row.get(0, ZoneOffset(3600)).unwrap(), Value::DateTime(noon));
+        let Value::DateTime(utc) = row.get(0, ZoneOffset(0)).unwrap() else { panic!() };
+        assert_eq!((utc.date.month, utc.date.day, utc.hour, utc.minute), (2, 29, 23, 30));
+    }
+
+    #[test]
+    fn wide_rows_have_wide_offsets() {
+        let kinds = [Kind::Binary, Kind::Binary];
+        let values = [Value::Bin(vec![7; 70_000].into()), Value::Bin("x".into())];
+        let row = layout(&kinds).encode(&values, ZoneOffset(0)).unwrap();
+        assert_eq!(decoded(&layout(&kinds), row), values);
+    }
+
+    proptest! {
+        #[test]
+        fn rows_round_trip(a: Option<i64>, b: Option<u16>, c: Option<Vec<u8>>, d: Option<String>, e: Option<i32>) {
+            let kinds = [
+                Kind::Int { width: 8, unsigned: false },
+                Kind::Int { width: 2, unsigned: true },
+                Kind::Binary,
+                Kind::Text { collation: Collation::default() },
+                Kind::Time,
+            ];
+            let values = [
+                a.map_or(Value::Null, Value::Int),
+                b.map_or(Value::Null, |b| Value::UInt(b.into())),
+                c.map_or(Value::Null, |c| Value::Bin(c.into())),
+                d.map_or(Value::Null, Value::str),
+                e.map_or(Value::Null, |e| Value::Time(Time { micros: e.into() })),
+            ];
+            let row = layout(&kinds).encode(&values, ZoneOffset(0)).unwrap();
+            prop_assert_eq!(decoded(&layout(&kinds), row), values);
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            let layout = layout(&[Kind::Date, Kind::Binary, Kind::Decimal { precision: 65, scale: 30 }, Kind::Json]);
+            let bytes = bytes.into();
+            if let Ok(row) = layout.read(&bytes) {
+                for column in 0..4 {
+                    let _ = row.get(column, ZoneOffset(0));
+                }
+            }
+        }
+
+        #[test]
+        fn dates_round_trip(days in -700_000i64..2_900_000) {
+            let micros = days * 86_400_000_000 + 123;
+            let shown = timestamp_datetime(micros, ZoneOffset(7200));
+            prop_assume!((0..=9999).contains(&shown.date.year));
+            prop_assert_eq!(timestamp_micros(&shown, ZoneOffset(7200)), micros);
+        }
+    }
+}

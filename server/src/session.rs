@@ -17,7 +17,8 @@ use crate::{
     sql::{
         ast::Statement,
         context::SqlMode,
-        parse::{Parsed, parse_first, parse_one},
+        digest::Digest,
+        parse::{Parsed, parse_first, parse_one, parse_template},
         plan::Plan,
         value::Value,
     },
@@ -42,10 +43,8 @@ type Result<T> = std::result::Result<T, SqlError>;
 
 /// Most prepared statements of one session (error 1461).
 const PREPARED_MAX: usize = 16_382;
-/// Statement texts whose plan a session keeps.
+/// Statement shapes whose plan a session keeps.
 const CACHED_MAX: usize = 512;
-/// Longest statement text that is kept with its plan.
-const CACHED_TEXT_MAX: usize = 4096;
 
 /// Shared by all sessions: the catalog with the engine's `Db`, global variables, users, the process list.
 pub struct Shared {
@@ -133,7 +132,9 @@ pub struct Session {
     next_id: u32,
     /// SQL-level PREPARE.
     named: FxHashMap<String, Arc<Parse>>,
+    /// Statements by their text without literals.
     cache: FxHashMap<Vec<u8>, Arc<Parse>>,
+    digest: Digest,
     /// sql_mode that the cached texts were parsed with.
     cache_mode: SqlMode,
     multi_statements: bool,
@@ -155,6 +156,7 @@ impl Session {
             next_id: 0,
             named: FxHashMap::default(),
             cache: FxHashMap::default(),
+            digest: Digest::default(),
             multi_statements,
         })
     }
@@ -164,40 +166,48 @@ impl Session {
         let mut rest = sql;
         loop {
             let settings = self.state.settings();
-            let (parse, next) = self.parse_text(rest, &settings)?;
+            if let Some(parse) = self.known_shape(rest, &settings) {
+                sink.more_results(false);
+                let literals = self.digest.take_literals();
+                return self.run(&parse, &literals, sink).await;
+            }
+            let (parsed, next) = self.noted(parse_first(rest, settings.mode))?;
+            if parsed.params > 0 {
+                return Err(errmap::syntax_near(b"?"));
+            }
             rest = rest.get(next..).unwrap_or_default();
             if !rest.is_empty() && !self.multi_statements {
                 return Err(errmap::syntax_near(rest));
             }
             sink.more_results(!rest.is_empty());
-            self.run(&parse, &[], sink).await?;
+            self.run(&Parse::new(parsed), &[], sink).await?;
             if rest.is_empty() {
                 return Ok(());
             }
         }
     }
 
-    /// The first statement of a text, from the cache if the text was seen before, and where the next one starts.
-    fn parse_text(&mut self, sql: &[u8], settings: &Settings) -> Result<(Arc<Parse>, usize)> {
+    /// The parsed form of a text without its literals, from the cache or made now; the literals stay in the digest.
+    /// `None`: the text must be parsed as it is.
+    fn known_shape(&mut self, sql: &[u8], settings: &Settings) -> Option<Arc<Parse>> {
         if self.cache_mode != settings.mode {
             self.cache.clear();
             self.cache_mode = settings.mode;
         }
-        if let Some(found) = self.cache.get(sql) {
-            return Ok((found.clone(), sql.len()));
+        if !self.digest.compute(sql, settings.mode) {
+            return None;
         }
-        let (parsed, next) = parse_first(sql, settings.mode)?;
-        if parsed.params > 0 {
-            return Err(errmap::syntax_near(b"?"));
+        if let Some(found) = self.cache.get(self.digest.text()) {
+            return Some(found.clone());
         }
+        // A template that does not parse: the error must quote the text as it was sent.
+        let parsed = parse_template(&self.digest, settings.mode).ok()?;
         let parse = Parse::new(parsed);
-        if next == sql.len() && sql.len() <= CACHED_TEXT_MAX {
-            if self.cache.len() >= CACHED_MAX {
-                self.cache.clear();
-            }
-            self.cache.insert(sql.to_vec(), parse.clone());
+        if self.cache.len() >= CACHED_MAX {
+            self.cache.clear();
         }
-        Ok((parse, next))
+        self.cache.insert(self.digest.text().to_vec(), parse.clone());
+        Some(parse)
     }
 
     /// COM_STMT_PREPARE.

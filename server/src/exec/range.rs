@@ -8,7 +8,7 @@ use crate::{
     key::{self, KeyPart},
     row::{FormatError, Kind, ZoneOffset},
     sql::{
-        plan::access::{Access, Edge, Fixed, index_of},
+        plan::access::{Access, Edge, Fixed, Stretch, index_of},
         value::{Date, DateTime, Value},
     },
 };
@@ -80,17 +80,37 @@ pub fn ranges(table: &Table, access: &Access<Value>, zone: ZoneOffset) -> Result
     let next = (whole_key && !fixed_all).then(|| &index.parts[access.fixed.len()]);
     let mut ranges = Vec::with_capacity(prefixes.len());
     for prefix in prefixes {
-        let range = match next {
-            Some(part) if access.low.is_some() || access.high.is_some() => {
-                stretch(&prefix, part, access, zone, &mut exact)?
+        match next {
+            Some(part) if !access.ranges.is_empty() => {
+                for range in &access.ranges {
+                    ranges.extend(stretch(&prefix, part, range, zone, &mut exact)?);
+                }
             }
-            _ => prefix_range(prefix, fixed_all && access.unique),
-        };
-        ranges.extend(range);
+            _ => ranges.extend(prefix_range(prefix, fixed_all && access.unique)),
+        }
+    }
+    Ok(Ranges { ranges: merged(ranges), exact })
+}
+
+/// The same keys in order, each once.
+fn merged(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
+    if ranges.len() < 2 {
+        return ranges;
     }
     ranges.sort_unstable();
-    ranges.dedup();
-    Ok(Ranges { ranges, exact })
+    let mut out: Vec<KeyRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if range.start < last.end => {
+                if range.end > last.end {
+                    last.end = range.end;
+                    last.point = false;
+                }
+            }
+            _ => out.push(range),
+        }
+    }
+    out
 }
 
 /// All keys of an index.
@@ -131,7 +151,7 @@ fn fixed_values(part: &KeyPart, fixed: &Fixed<Value>, exact: &mut bool) -> Optio
 fn stretch(
     prefix: &[u8],
     part: &KeyPart,
-    access: &Access<Value>,
+    range: &Stretch<Value>,
     zone: ZoneOffset,
     exact: &mut bool,
 ) -> Result<Option<KeyRange>, FormatError> {
@@ -141,7 +161,7 @@ fn stretch(
         start.push(1);
     }
     let Some(mut end) = key::prefix_end(prefix) else { return Ok(None) };
-    if let Some(Edge { value, inclusive }) = &access.low {
+    if let Some(Edge { value, inclusive }) = &range.low {
         let (v, inclusive) = match fit(part.kind, value) {
             Fit::Exact(v) => (v, *inclusive),
             Fit::Between(v) => (v, false),
@@ -161,7 +181,7 @@ fn stretch(
             }
         }
     }
-    if let Some(Edge { value, inclusive }) = &access.high {
+    if let Some(Edge { value, inclusive }) = &range.high {
         let (v, inclusive) = match fit(part.kind, value) {
             Fit::Exact(v) => (v, *inclusive),
             Fit::Between(v) => (v, true),

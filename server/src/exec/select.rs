@@ -21,7 +21,7 @@ use crate::{
         expr::Expr,
         plan::{
             SelectPlan, Source, TableSource,
-            access::{Access, Edge, Fixed},
+            access::{Access, Edge, Fixed, Stretch},
         },
         value::Value,
     },
@@ -51,11 +51,11 @@ pub fn evaluate(access: &Access<Expr>, cx: &Context<'_>) -> Result<Access<Value>
             Fixed::Null => Fixed::Null,
         })
     });
+    let ranges = access.ranges.iter().map(|r| Ok(Stretch { low: edge(&r.low)?, high: edge(&r.high)? }));
     Ok(Access {
         index: access.index,
         fixed: fixed.collect::<Result<_>>()?,
-        low: edge(&access.low)?,
-        high: edge(&access.high)?,
+        ranges: ranges.collect::<Result<_>>()?,
         unique: access.unique,
         ordered: access.ordered,
         reverse: access.reverse,

@@ -44,6 +44,12 @@ async fn predicates_by_any_access_path() {
         ("age + 1 = 31", "1 | 3"),
         ("NOT (age = 30)", "2 | 5 | 6"),
         ("age = 30 OR id = 7", "1 | 3 | 7"),
+        ("id BETWEEN 1 AND 2 OR id BETWEEN 2 AND 3 OR id = 6", "1 | 2 | 3 | 6"),
+        ("age < 26 OR age > 40 OR age IS NULL", "2 | 4 | 5 | 6 | 7"),
+        ("age < 26 OR age > 40", "2 | 5 | 6"),
+        ("(age > 20 AND age < 28) OR age IN (41, 41, 99)", "2 | 5 | 6"),
+        ("age > 20 AND age > 26 AND age < 50 AND age <= 30", "1 | 3"),
+        ("(age < 26 OR age > 29) AND (age > 24 OR age < 3) AND age < 41", "1 | 2 | 3 | 6"),
     ] {
         let by_index = c.rows(&format!("SELECT id FROM p WHERE {filter} ORDER BY id")).await;
         assert_eq!(by_index, ids, "{filter}");
@@ -106,6 +112,8 @@ async fn explain_names_the_access_path() {
         let answer = c.ok(&format!("EXPLAIN {sql}")).await;
         assert_eq!((answer.rows[0][4].as_deref(), answer.rows[0][6].as_deref()), (Some(kind), key), "{sql}");
     }
+    let answer = c.ok("EXPLAIN SELECT SUM(age) FROM p WHERE age BETWEEN 1 AND 3 OR age BETWEEN 5 AND 9").await;
+    assert_eq!((answer.rows[0][4].as_deref(), answer.rows[0][6].as_deref()), (Some("range"), Some("age")));
     let answer = c.ok("EXPLAIN SELECT age, id FROM p WHERE age > 3").await;
     assert!(answer.rows[0][11].as_deref().unwrap().contains("Using index"));
     let answer = c.ok("EXPLAIN SELECT * FROM p ORDER BY name + 1").await;

@@ -20,6 +20,13 @@ pub struct Edge<E> {
     pub inclusive: bool,
 }
 
+/// A range over one key column; an absent edge is open.
+#[derive(Clone, Debug)]
+pub struct Stretch<E> {
+    pub low: Option<Edge<E>>,
+    pub high: Option<Edge<E>>,
+}
+
 /// What is known of one leading key column.
 #[derive(Clone, Debug)]
 pub enum Fixed<E> {
@@ -38,9 +45,8 @@ pub struct Access<E> {
     pub index: Option<usize>,
     /// Leading key columns.
     pub fixed: Vec<Fixed<E>>,
-    /// Range over the column after them.
-    pub low: Option<Edge<E>>,
-    pub high: Option<Edge<E>>,
+    /// Ranges over the column after them, of which any may hold; empty: no restriction.
+    pub ranges: Vec<Stretch<E>>,
     /// At most one row matches each combination of fixed values.
     pub unique: bool,
     /// Rows come in the order that was wanted.
@@ -81,7 +87,7 @@ struct Term {
 #[derive(Clone, Debug)]
 enum Test {
     Fixed(Fixed<Expr>),
-    Range { low: Option<Edge<Expr>>, high: Option<Edge<Expr>> },
+    Ranges(Vec<Stretch<Expr>>),
 }
 
 /// The access path, and which conjuncts of the filter it serves completely.
@@ -126,8 +132,7 @@ fn candidate(table: &Table, at: Option<usize>, terms: &[Term], wanted: &Wanted<'
     let mut access = Access {
         index: at,
         fixed: Vec::new(),
-        low: None,
-        high: None,
+        ranges: Vec::new(),
         unique: false,
         ordered: false,
         reverse: false,
@@ -139,7 +144,7 @@ fn candidate(table: &Table, at: Option<usize>, terms: &[Term], wanted: &Wanted<'
         let whole = part.prefix.is_none();
         let fixed = terms.iter().filter(on_part).find_map(|t| match &t.test {
             Test::Fixed(f) => Some((f, t.conjunct)),
-            Test::Range { .. } => None,
+            Test::Ranges(_) => None,
         });
         if let Some((f, conjunct)) = fixed {
             access.fixed.push(f.clone());
@@ -149,20 +154,14 @@ fn candidate(table: &Table, at: Option<usize>, terms: &[Term], wanted: &Wanted<'
             continue;
         }
         for t in terms.iter().filter(on_part) {
-            let Test::Range { low, high } = &t.test else { continue };
-            let (fits_low, fits_high) =
-                (low.is_none() || access.low.is_none(), high.is_none() || access.high.is_none());
-            if fits_low && fits_high {
-                access.low = access.low.or_else(|| low.clone());
-                access.high = access.high.or_else(|| high.clone());
-                if whole {
-                    served.push(t.conjunct);
-                }
+            let Test::Ranges(ranges) = &t.test else { continue };
+            if intersect(&mut access.ranges, ranges) && whole {
+                served.push(t.conjunct);
             }
         }
         if !whole {
             // A cut column compares inclusively: equal prefixes do not decide.
-            for edge in [&mut access.low, &mut access.high].into_iter().flatten() {
+            for edge in access.ranges.iter_mut().flat_map(|r| [&mut r.low, &mut r.high]).flatten() {
                 edge.inclusive = true;
             }
         }
@@ -174,6 +173,23 @@ fn candidate(table: &Table, at: Option<usize>, terms: &[Term], wanted: &Wanted<'
         && access.fixed.iter().all(|f| matches!(f, Fixed::AnyOf(_)));
     set_order(table, index, &mut access, wanted);
     Choice { access, served }
+}
+
+/// Adds a predicate to the ranges found so far: the first as it is, then only what closes an open edge of a single
+/// range. False: the predicate is left to the filter.
+fn intersect(ranges: &mut Vec<Stretch<Expr>>, more: &[Stretch<Expr>]) -> bool {
+    match (ranges.as_mut_slice(), more) {
+        ([], _) => {
+            *ranges = more.to_vec();
+            true
+        }
+        ([one], [other]) if (one.low.is_none() || other.low.is_none()) && (one.high.is_none() || other.high.is_none()) => {
+            one.low = one.low.take().or_else(|| other.low.clone());
+            one.high = one.high.take().or_else(|| other.high.clone());
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Whether the index, after the fixed columns, delivers the wanted order, forwards or backwards.
@@ -212,7 +228,11 @@ fn score(choice: &Choice, table: &Table, wanted: &Wanted<'_>) -> u32 {
     if a.unique {
         return 1_000_000;
     }
-    let ranged = u32::from(a.low.is_some()) + u32::from(a.high.is_some());
+    let ranged = match a.ranges.as_slice() {
+        [] => 0,
+        [one] => u32::from(one.low.is_some()) + u32::from(one.high.is_some()),
+        _ => 2,
+    };
     let narrow = a.fixed.len() as u32 * 100 + ranged * 30;
     let mut score = narrow;
     // A row lookup for each entry costs as much as a shorter prefix.
@@ -260,10 +280,10 @@ fn term(table: &Table, e: &Expr, conjunct: usize) -> Option<Term> {
             match op {
                 CompareOp::Eq => Test::Fixed(Fixed::AnyOf(vec![value.clone()])),
                 CompareOp::NullSafeEq => Test::Fixed(Fixed::NullSafe(value.clone())),
-                CompareOp::Lt => Test::Range { low: None, high: edge(false) },
-                CompareOp::Le => Test::Range { low: None, high: edge(true) },
-                CompareOp::Gt => Test::Range { low: edge(false), high: None },
-                CompareOp::Ge => Test::Range { low: edge(true), high: None },
+                CompareOp::Lt => range(None, edge(false)),
+                CompareOp::Le => range(None, edge(true)),
+                CompareOp::Gt => range(edge(false), None),
+                CompareOp::Ge => range(edge(true), None),
                 CompareOp::Ne => return None,
             },
         );
@@ -274,8 +294,45 @@ fn term(table: &Table, e: &Expr, conjunct: usize) -> Option<Term> {
             make(slot, Test::Fixed(Fixed::AnyOf(list.clone())))
         }
         Node::Is { expr, test: IsTest::Null, negated: false } => make(expr.as_slot()?, Test::Fixed(Fixed::Null)),
+        Node::Or(list) => {
+            let (slot, ranges) = any_of(table, list)?;
+            make(slot, Test::Ranges(ranges))
+        }
         _ => None,
     }
+}
+
+fn range(low: Option<Edge<Expr>>, high: Option<Edge<Expr>>) -> Test {
+    Test::Ranges(vec![Stretch { low, high }])
+}
+
+/// `a BETWEEN 1 AND 2 OR a BETWEEN 5 AND 6 OR a = 9`: one column, in any of several ranges.
+fn any_of(table: &Table, list: &[Expr]) -> Option<(u32, Vec<Stretch<Expr>>)> {
+    let mut column = None;
+    let mut out = Vec::with_capacity(list.len());
+    for branch in list {
+        let mut all: Vec<Stretch<Expr>> = Vec::new();
+        for e in branch.conjuncts() {
+            let term = term(table, e, 0)?;
+            if *column.get_or_insert(term.column) != term.column {
+                return None;
+            }
+            match term.test {
+                Test::Ranges(ranges) => intersect(&mut all, &ranges).then_some(())?,
+                Test::Fixed(Fixed::AnyOf(values)) if all.is_empty() => {
+                    all = values.into_iter().map(point).collect();
+                }
+                Test::Fixed(_) => return None,
+            }
+        }
+        out.extend(all);
+    }
+    Some((column? as u32, out))
+}
+
+fn point(value: Expr) -> Stretch<Expr> {
+    let edge = |value| Some(Edge { value, inclusive: true });
+    Stretch { low: edge(value.clone()), high: edge(value) }
 }
 
 /// Text must be compared by the collation that its key order follows.

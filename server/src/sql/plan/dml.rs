@@ -142,7 +142,7 @@ impl Changed<'_> {
         };
         let source = table_source(table, scope.table.clone(), filter, &wanted);
         let access = &source.access;
-        if safe && limit.is_none() && access.fixed.is_empty() && access.low.is_none() && access.high.is_none() {
+        if safe && limit.is_none() && access.fixed.is_empty() && access.ranges.is_empty() {
             return Err(error(
                 1175,
                 "You are using safe update mode and you tried to update a table without a WHERE that uses a KEY column. ",

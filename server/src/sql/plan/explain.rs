@@ -56,7 +56,7 @@ fn filesort(order: &[(Expr, bool)]) -> Vec<&'static str> {
 fn table_line(kind: &str, source: &TableSource, mut extra: Vec<&'static str>) -> Vec<Value> {
     let (access, table) = (&source.access, &source.table);
     let index = index_of(table, access.index);
-    let ranged = access.low.is_some() || access.high.is_some();
+    let ranged = !access.ranges.is_empty();
     let single = |f: &Fixed<Expr>| match f {
         Fixed::AnyOf(list) => list.len() == 1,
         Fixed::NullSafe(_) | Fixed::Null => true,
