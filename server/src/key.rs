@@ -273,8 +273,7 @@ mod tests {
         part(Kind::Int { width: 4, unsigned: false }, true).encode(&Value::Int(-1), ZONE, &mut out).unwrap();
         part(Kind::Binary, false).encode(&Value::Bin("a\0".into()), ZONE, &mut out).unwrap();
         part(Kind::Date, true).encode(&Value::Null, ZONE, &mut out).unwrap();
-        let expected: &[u8] =
-            &[0, 0, 0, 7, 0, 2, 1, 0x7f, 0xff, 0xff, 0xff, b'a', 0, 0xff, 0, 1, 0];
+        let expected: &[u8] = &[0, 0, 0, 7, 0, 2, 1, 0x7f, 0xff, 0xff, 0xff, b'a', 0, 0xff, 0, 1, 0];
         assert_eq!(out, expected);
     }
 

@@ -367,10 +367,10 @@ mod tests {
         ];
         let row = layout(&kinds).encode(&values, ZoneOffset(0)).unwrap();
         let expected: &[u8] = &[
-            1, 0, 5, 0, // version, flags, columns
+            1, 0, 5, 0,     // version, flags, columns
             0b100, // the third column is NULL
             0xfe, 0xff, 0xff, 0xff, // -2
-            0, // NULL
+            0,    // NULL
             0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x6a, // -150, sign flipped
             2, 0, 4, 0, // ends
             b'a', b'b', 0, 0xff,

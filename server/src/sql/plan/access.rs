@@ -183,7 +183,9 @@ fn intersect(ranges: &mut Vec<Stretch<Expr>>, more: &[Stretch<Expr>]) -> bool {
             *ranges = more.to_vec();
             true
         }
-        ([one], [other]) if (one.low.is_none() || other.low.is_none()) && (one.high.is_none() || other.high.is_none()) => {
+        ([one], [other])
+            if (one.low.is_none() || other.low.is_none()) && (one.high.is_none() || other.high.is_none()) =>
+        {
             one.low = one.low.take().or_else(|| other.low.clone());
             one.high = one.high.take().or_else(|| other.high.clone());
             true
