@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // in a test, a failed set-up is a failed test
 
 pub mod fuse;
+pub mod ledger;
 pub mod ports;
 pub mod s3;
 pub mod serve;
