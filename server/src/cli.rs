@@ -70,6 +70,9 @@ pub struct Serve {
     /// Disk in the data directory for cached pages; 0 turns it off
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_NVME_CACHE", default_value = "0")]
     pub nvme_cache: Size,
+    /// RAM for rows that are not in the bucket yet, before they are flushed
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_MEMTABLE_SIZE", default_value = "64M")]
+    pub memtable_size: Size,
     /// Use a store that fails the probe of its conditional writes
     #[arg(long, env = "HOLDFAST_ALLOW_UNSAFE_STORE")]
     pub allow_unsafe_store: bool,

@@ -131,6 +131,7 @@ async fn open_db(settings: &Serve, s3: S3Settings, store: &str, data_dir: &Path)
     options.data_dir = Some(data_dir.to_owned());
     options.memory_cache = Some(settings.memory_cache.0);
     options.nvme_cache = Some(settings.nvme_cache.0);
+    options.memtable_bytes = usize::try_from(settings.memtable_size.0).unwrap_or(usize::MAX);
     options.allow_unsafe_store = settings.allow_unsafe_store;
     // Variables win over the file, as everywhere.
     options.s3 = s3.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();

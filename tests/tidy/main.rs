@@ -15,7 +15,6 @@ const DOORS: &[(&str, &[&str])] = &[
     ("io_uring::", &["wal/src/disk/uring", "cache/src/nvme/"]),
     ("object_store::", &["engine/src/store", "tests/"]),
     ("moka::", &["cache/src/ram.rs"]),
-    ("sqlparser::", &["server/src/sql/parse"]),
 ];
 
 /// Crate folders, and the names that their sources must never mention.
