@@ -6,7 +6,7 @@ use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-pub(crate) use run::RunCursor;
+pub(crate) use run::{RunCursor, Stored};
 
 use crate::{
     error::Result,

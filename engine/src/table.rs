@@ -26,6 +26,8 @@ use crate::{
 
 /// Overflow pages of one value fetched at once.
 const EXTENT_READS: usize = 8;
+/// Overflow pages read in one request for copying.
+const COPY_PAGES: u32 = 32;
 
 /// What every table of a tree shares.
 pub(crate) struct TableIo {
@@ -240,10 +242,29 @@ impl Table {
         Ok(None)
     }
 
+    /// The encoded overflow pages of a value, verified, past the cache: for copying them.
+    pub(crate) async fn stored_pages(self: &Arc<Self>, extent: Extent) -> Result<Vec<Bytes>> {
+        let tail = self.tail().await?;
+        let end = self.extent_end(extent)?;
+        let mut pages = Vec::new();
+        for first in (extent.first_page..end).step_by(COPY_PAGES as usize) {
+            let range = first..end.min(first + COPY_PAGES);
+            for (number, stored) in range.clone().zip(self.read_pages(&tail, range, Cause::Compaction).await?) {
+                self.verify(&tail, number, stored.clone())?;
+                pages.push(stored);
+            }
+        }
+        Ok(pages)
+    }
+
+    fn extent_end(&self, extent: Extent) -> Result<u32> {
+        let end = extent.first_page.checked_add(extent.pages);
+        end.ok_or_else(|| self.at(Error::Corrupt("impossible overflow extent".to_owned())))
+    }
+
     /// A value from its overflow pages.
     pub(crate) async fn value(self: &Arc<Self>, extent: Extent) -> Result<Bytes> {
-        let end = extent.first_page.checked_add(extent.pages);
-        let end = end.ok_or_else(|| self.at(Error::Corrupt("impossible overflow extent".to_owned())))?;
+        let end = self.extent_end(extent)?;
         // Boxed: one large state machine less inside every read of a small row.
         let read = futures::stream::iter(extent.first_page..end)
             .map(|page| {

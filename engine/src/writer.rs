@@ -32,6 +32,17 @@ pub(crate) struct Shape {
     pub(crate) codec: Codec,
 }
 
+/// What to write under a key.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'a> {
+    Op(&'a Op),
+    /// A value that is in encoded overflow pages already: they are copied as they are.
+    Stored {
+        pages: &'a [Bytes],
+        len: u32,
+    },
+}
+
 /// One object under construction. Pure: no I/O.
 struct ObjectBuilder {
     leaf: LeafBuilder,
@@ -80,17 +91,24 @@ impl ObjectBuilder {
         self.tail.add_leaf(LeafAt { page, continued, seq, key });
     }
 
-    fn add(&mut self, shape: &Shape, key: &[u8], seq: CommitSeq, op: &Op, hot: bool) {
+    fn add(&mut self, shape: &Shape, key: &[u8], seq: CommitSeq, content: Content<'_>, hot: bool) {
         let same_key = !self.is_empty() && self.last == key;
-        let inline = op.value_len() <= INLINE_VALUE_BYTES_MAX;
-        let room = key.len() + if inline { op.value_len() } else { 12 };
-        if !self.leaf.is_empty() && self.leaf.len() + room > shape.page_bytes {
+        let inline = match content {
+            Content::Op(Op::Put(value)) if value.len() <= INLINE_VALUE_BYTES_MAX => value.len(),
+            _ => 12,
+        };
+        if !self.leaf.is_empty() && self.leaf.len() + key.len() + inline > shape.page_bytes {
             self.finish_leaf(shape);
         }
-        let cell = match op {
-            Op::Put(value) if inline => NewCell::Put(value),
-            Op::Put(value) => NewCell::Overflow(self.add_overflow(shape, value)),
-            Op::Delete => NewCell::Delete,
+        let cell = match content {
+            Content::Op(Op::Put(value)) if value.len() <= INLINE_VALUE_BYTES_MAX => NewCell::Put(value),
+            Content::Op(Op::Put(value)) => {
+                let pieces = value.chunks(OVERFLOW_PIECE_BYTES);
+                let pages = pieces.map(|piece| page::encode_overflow(piece, shape.codec)).collect();
+                NewCell::Overflow(self.add_overflow(pages, value.len() as u32))
+            }
+            Content::Op(Op::Delete) => NewCell::Delete,
+            Content::Stored { pages, len } => NewCell::Overflow(self.add_overflow(pages.to_vec(), len)),
         };
         if self.leaf.is_empty() {
             self.leaf_first = Some((Bytes::copy_from_slice(key), seq, same_key));
@@ -107,17 +125,17 @@ impl ObjectBuilder {
             self.last.extend_from_slice(key);
         }
         self.meta.entries += 1;
-        self.meta.tombstones += u64::from(*op == Op::Delete);
+        self.meta.tombstones += u64::from(matches!(content, Content::Op(Op::Delete)));
         self.meta.min_seq = self.meta.min_seq.min(seq);
         self.meta.max_seq = self.meta.max_seq.max(seq);
     }
 
-    fn add_overflow(&mut self, shape: &Shape, value: &Bytes) -> Extent {
+    fn add_overflow(&mut self, pages: Vec<Bytes>, len: u32) -> Extent {
         let first_page = self.tail.next_page();
-        for piece in value.chunks(OVERFLOW_PIECE_BYTES) {
-            self.push_page(page::encode_overflow(piece, shape.codec), false);
+        for page in pages {
+            self.push_page(page, false);
         }
-        Extent { first_page, pages: self.tail.next_page() - first_page, len: value.len() as u32 }
+        Extent { first_page, pages: self.tail.next_page() - first_page, len }
     }
 
     fn finish(mut self, shape: &Shape, id: u128, term: u64, swept: CommitSeq) -> Built {
@@ -175,7 +193,7 @@ impl RunWriter {
 
     /// Adds the next entry. `hot`: readers are likely to want it soon.
     #[inline]
-    pub(crate) async fn add(&mut self, key: &[u8], seq: CommitSeq, op: &Op, hot: bool) -> Result<()> {
+    pub(crate) async fn add(&mut self, key: &[u8], seq: CommitSeq, content: Content<'_>, hot: bool) -> Result<()> {
         // Objects of a run share no key: cut between keys only.
         let mut cut = self.current.tail.pages_bytes() >= self.shape.object_bytes && self.current.last != key;
         while self.fences.last().is_some_and(|fence| fence[..] <= *key) {
@@ -185,7 +203,7 @@ impl RunWriter {
         if cut && !self.current.is_empty() {
             self.cut().await?;
         }
-        self.current.add(&self.shape, key, seq, op, hot);
+        self.current.add(&self.shape, key, seq, content, hot);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::plan::Plan;
 use crate::{
-    cursor::RunCursor,
+    cursor::{RunCursor, Stored},
     error::Result,
     flush::plan::Retain,
     ranges::Ranges,
@@ -14,7 +14,7 @@ use crate::{
     table::{Table, TableIo},
     types::CommitSeq,
     version::{Run, Version},
-    writer::{RunWriter, Shape},
+    writer::{Content, RunWriter, Shape},
 };
 
 /// Entries between two yields to the other tasks of the runtime: a slice takes some 10 microseconds.
@@ -54,8 +54,12 @@ pub(crate) async fn rewrite(
         let (key, seq, is_delete) = (source.key(), source.seq(), source.is_delete()?);
         if retain.keep(key, seq, is_delete, || ranges.newest_over(key, floor), || older_below(key)) {
             let hot = source.is_hot();
-            if let Some(item) = source.item().await? {
-                writer.add(&item.key, item.seq, &item.op, hot).await?;
+            match source.stored().await? {
+                Some(Stored::Op(op)) => writer.add(source.key(), seq, Content::Op(&op), hot).await?,
+                Some(Stored::Pages { pages, len }) => {
+                    writer.add(source.key(), seq, Content::Stored { pages: &pages, len }, hot).await?;
+                }
+                None => {}
             }
         }
         source.advance().await?;

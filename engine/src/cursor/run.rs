@@ -30,6 +30,16 @@ pub(crate) struct Bulk {
     pages: Vec<Bytes>,
 }
 
+/// What an entry stores.
+pub(crate) enum Stored {
+    Op(Op),
+    /// A large value, as encoded overflow pages.
+    Pages {
+        pages: Vec<Bytes>,
+        len: u32,
+    },
+}
+
 pub(crate) struct RunCursor {
     run: Arc<Run>,
     start: Bound<Bytes>,
@@ -318,6 +328,18 @@ impl RunCursor {
             Err(extent) => {
                 let Some(table) = self.current_table() else { return Ok(None) };
                 Ok(Some(Item { key, seq, op: Op::Put(table.value(extent).await?) }))
+            }
+        }
+    }
+
+    /// What the current entry stores, a large value as its encoded and verified pages.
+    pub(crate) async fn stored(&mut self) -> Result<Option<Stored>> {
+        let (Some(leaf), Some(entry)) = (&self.leaf, &self.entry) else { return Ok(None) };
+        match leaf.op(entry)? {
+            Ok(op) => Ok(Some(Stored::Op(op))),
+            Err(extent) => {
+                let Some(table) = self.current_table() else { return Ok(None) };
+                Ok(Some(Stored::Pages { pages: table.stored_pages(extent).await?, len: extent.len }))
             }
         }
     }

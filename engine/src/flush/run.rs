@@ -10,7 +10,7 @@ use crate::{
     store::Cause,
     table::{Table, TableIo},
     types::{CommitSeq, Item, Op, RangeDelete},
-    writer::{RunWriter, Shape},
+    writer::{Content, RunWriter, Shape},
 };
 
 /// Entries between two yields to the other tasks of the runtime.
@@ -36,7 +36,7 @@ pub(crate) async fn write(
         let is_delete = item.op == Op::Delete;
         let hidden = || ranges.newest_over(&item.key, floor);
         if retain.keep(&item.key, item.seq, is_delete, hidden, || may_hold(base, &item.key)) {
-            writer.add(&item.key, item.seq, &item.op, true).await?;
+            writer.add(&item.key, item.seq, Content::Op(&item.op), true).await?;
         }
         if count % ENTRIES_PER_SLICE == ENTRIES_PER_SLICE - 1 {
             tokio::task::yield_now().await;
