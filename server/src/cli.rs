@@ -32,17 +32,24 @@ pub enum Verb {
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
+    /// For people.
     Text,
+    /// For machines, one object a line.
     Json,
 }
 
 /// Least important kind of log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
+    /// What failed.
     Error,
+    /// What an operator should look at.
     Warn,
+    /// What happened.
     Info,
+    /// Also every connection.
     Debug,
+    /// Everything.
     Trace,
 }
 

@@ -47,7 +47,9 @@ const S3_KEYS: [(&str, &str); 6] = [
 /// A command line or file that is refused, or a request for help.
 #[derive(Debug)]
 pub enum Refused {
+    /// What clap says, help and version included.
     Flags(clap::Error),
+    /// What is wrong with the file, which is named.
     File(String),
 }
 

@@ -15,8 +15,13 @@ pub fn install(level: LogLevel, format: LogFormat) -> Result<(), String> {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let filter =
-        EnvFilter::builder().with_default_directive(level.into()).from_env().map_err(|e| format!("RUST_LOG: {e}"))?;
+    // Raft's own lines are for its developers, unless they are asked for.
+    let directives = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => directives,
+        _ if level <= LevelFilter::INFO => format!("{level},openraft={}", level.min(LevelFilter::WARN)),
+        _ => level.to_string(),
+    };
+    let filter = EnvFilter::try_new(&directives).map_err(|e| format!("RUST_LOG: {e}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -23,7 +23,12 @@ fn main() -> ExitCode {
         Verb::Serve(settings) => settings.worker_threads,
         _ => None,
     };
-    let outcome = runtime(threads).and_then(|runtime| runtime.block_on(run(cli, s3)));
+    let outcome = runtime(threads).and_then(|runtime| {
+        let outcome = runtime.block_on(run(cli, s3));
+        // A second signal must not wait for what is still running.
+        runtime.shutdown_background();
+        outcome
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

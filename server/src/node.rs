@@ -78,7 +78,7 @@ pub async fn serve(settings: Serve, s3: S3Settings) -> Result<(), String> {
     let _ = stop.send(true);
     tokio::select! {
         biased;
-        name = signals.next() => return Err(format!("second signal ({name}): leaving at once")),
+        name = signals.next() => Err(format!("second signal ({name}): leaving at once")),
         closed = wind_down(&db, &processes, outcome.is_ok()) => {
             accept.abort();
             admin_task.abort();

@@ -243,7 +243,9 @@ pub struct ProcessRow {
 /// What KILL names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kill {
+    /// The running statement.
     Query,
+    /// The connection.
     Connection,
 }
 

@@ -17,10 +17,13 @@ use crate::wire::auth::RsaKey;
 /// Why TLS can't be set up, with the file at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// A file can't be read or written.
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// A file holds something else than it should.
     #[error("{}: {what}", path.display())]
     File { path: PathBuf, what: String },
+    /// No certificate or key could be made.
     #[error("the self-signed certificate can't be made: {0}")]
     Make(String),
 }

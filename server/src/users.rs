@@ -39,11 +39,8 @@ pub enum Secret {
     Empty,
     /// SHA1(SHA1(password)).
     Native([u8; 20]),
-    Pbkdf2 {
-        rounds: NonZeroU32,
-        salt: [u8; 16],
-        hash: [u8; 32],
-    },
+    /// PBKDF2-HMAC-SHA256 of the password.
+    Pbkdf2 { rounds: NonZeroU32, salt: [u8; 16], hash: [u8; 32] },
 }
 
 /// An account.

@@ -26,7 +26,8 @@ impl Stream {
     pub fn tls(&self) -> Option<(String, String)> {
         let Self::Tls(stream) = self else { return None };
         let session = &stream.get_ref().1;
-        let cipher = session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+        let cipher =
+            session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
         let version = session.protocol_version().map(|version| match version {
             rustls::ProtocolVersion::TLSv1_2 => "TLSv1.2".to_owned(),
             rustls::ProtocolVersion::TLSv1_3 => "TLSv1.3".to_owned(),

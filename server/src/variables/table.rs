@@ -15,7 +15,7 @@ const fn int(min: i64, max: i64) -> Kind {
 }
 
 /// The version string: recent enough for clients' modern paths, and never naming another server.
-pub const VERSION: &str = "8.0.36-Holdfast";
+pub const VERSION: &str = crate::wire::handshake::SERVER_VERSION;
 
 const ISOLATION: Kind = Enum(&["READ-UNCOMMITTED", "READ-COMMITTED", "REPEATABLE-READ", "SERIALIZABLE"]);
 const SQL_MODES: &[&str] = &[

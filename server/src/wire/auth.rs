@@ -12,7 +12,9 @@ pub const SCRAMBLE_LEN: usize = 20;
 /// The authentication methods that accounts may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Plugin {
+    /// mysql_native_password.
     Native,
+    /// caching_sha2_password.
     #[default]
     CachingSha2,
 }

@@ -8,35 +8,37 @@ use super::{
 /// One command of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command<'a> {
+    /// COM_QUIT.
     Quit,
+    /// COM_INIT_DB: a database.
     InitDb(&'a [u8]),
+    /// COM_QUERY: one or more statements.
     Query(&'a [u8]),
-    FieldList {
-        table: &'a [u8],
-        wildcard: &'a [u8],
-    },
+    /// COM_FIELD_LIST.
+    FieldList { table: &'a [u8], wildcard: &'a [u8] },
+    /// COM_STATISTICS.
     Statistics,
+    /// COM_PROCESS_KILL: a connection.
     Kill(u32),
+    /// COM_PING.
     Ping,
     /// The body; see [`super::handshake::decode_change_user`].
     ChangeUser(&'a [u8]),
+    /// COM_STMT_PREPARE: a statement.
     Prepare(&'a [u8]),
     /// `params` follows the iteration count; see [`super::params`].
-    Execute {
-        id: u32,
-        params: &'a [u8],
-    },
-    LongData {
-        id: u32,
-        param: u16,
-        data: &'a [u8],
-    },
+    Execute { id: u32, params: &'a [u8] },
+    /// COM_STMT_SEND_LONG_DATA: part of a parameter's value, sent ahead.
+    LongData { id: u32, param: u16, data: &'a [u8] },
+    /// COM_STMT_CLOSE.
     CloseStatement(u32),
+    /// COM_STMT_RESET.
     ResetStatement(u32),
+    /// COM_SET_OPTION: 0 turns multi-statements on, 1 off.
     SetOption(u16),
-    Fetch {
-        id: u32,
-    },
+    /// COM_STMT_FETCH.
+    Fetch { id: u32 },
+    /// COM_RESET_CONNECTION.
     ResetConnection,
     /// A command that this server does not have (1047).
     Unknown(u8),

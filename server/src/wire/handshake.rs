@@ -35,7 +35,9 @@ pub fn greeting(connection_id: u32, scramble: &[u8; SCRAMBLE_LEN], capabilities:
 /// The client's first packet: either a wish for TLS, or the login itself.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Hello<'a> {
+    /// Go on encrypted; the login packet follows.
     Tls,
+    /// The login itself.
     Login(LoginPacket<'a>),
 }
 

@@ -14,15 +14,19 @@ const READ: usize = 8 << 10;
 /// Why no packet could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// Between packets.
     #[error("the client closed the connection")]
     Eof,
+    /// Inside a packet.
     #[error("the connection ended inside a packet")]
     Torn,
+    /// The two sides disagree on where they are.
     #[error("packet sequence id {got} where {expected} was due")]
     OutOfOrder { expected: u8, got: u8 },
     /// The client is told (1153) before the connection closes; `claimed` is what the header announced so far.
     #[error("a packet of {claimed} bytes is over the limit of {limit}")]
     TooLarge { claimed: usize, limit: usize, seq: u8 },
+    /// The socket failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }

@@ -1,5 +1,5 @@
 //! The `holdfast` binary as an operator sees it: ready line, signals, locks, ports, accounts, admin port.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
 
 mod accounts;
 mod admin;
