@@ -11,6 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use holdfast_wal::{Applied, BoxFuture, Entry, LogId, Machine, MachineError, Restored};
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::runtime::Handle;
 
 use crate::{
     error::{Error, Result},
@@ -51,13 +52,21 @@ pub struct Applier {
     outcomes: VecDeque<TxnOutcome>,
     known: FxHashMap<u128, CommitSeq>,
     parts: FxHashMap<u128, Parts>,
+    /// Where the store's sockets and file work live; apply itself runs on the log's thread.
+    runtime: Handle,
     /// The table that receives commits: the same as in the read state.
     active: Arc<Memtable>,
 }
 
 impl Applier {
     /// A machine that holds `state` as of `applied`.
-    pub fn new(inner: Arc<Inner>, state: MachineState, applied: LogId, membership: Membership) -> Self {
+    pub fn new(
+        inner: Arc<Inner>,
+        runtime: Handle,
+        state: MachineState,
+        applied: LogId,
+        membership: Membership,
+    ) -> Self {
         inner.keyspaces.reset(&state.keyspaces);
         *inner.guards.lock() = state.guards.into_iter().collect();
         let active = Arc::clone(&inner.read_state().active);
@@ -73,6 +82,7 @@ impl Applier {
             known: state.outcomes.iter().map(|outcome| (outcome.txn, outcome.seq)).collect(),
             outcomes: state.outcomes.into(),
             parts: FxHashMap::default(),
+            runtime,
             active,
         }
     }
@@ -259,12 +269,11 @@ impl Applier {
 
     /// Rule 1: an edit is in force only if it was made from what is in force now; a memtable goes only with it.
     async fn edit(&mut self, base: ManifestId, manifest: ManifestId) -> Result<()> {
-        let tree = &self.inner.tree;
-        if tree.version().manifest().id != base {
+        if self.inner.tree.version().manifest().id != base {
             return Ok(());
         }
-        tree.install(manifest).await?;
-        let version = tree.version();
+        self.install_manifest(manifest).await?;
+        let version = self.inner.tree.version();
         let up_to = version.manifest().up_to.index;
         let current = self.inner.read_state();
         let frozen = current.frozen.iter().filter(|frozen| frozen.up_to.index > up_to).cloned().collect();
@@ -273,17 +282,23 @@ impl Applier {
         Ok(())
     }
 
+    async fn install_manifest(&self, id: ManifestId) -> Result<()> {
+        let tree = self.inner.tree.clone();
+        let installed = self.runtime.spawn(async move { tree.install(id).await }).await;
+        installed.unwrap_or_else(|error| Err(Error::Closed(format!("the runtime of the database is gone: {error}"))))
+    }
+
     /// Starts again from the manifest that a snapshot names.
     async fn restore(&mut self, snapshot: &holdfast_wal::Snapshot) -> Result<()> {
         let id = ManifestId::from_bytes(&snapshot.pointer)
             .ok_or_else(|| Error::Corrupt("a snapshot pointer that is no manifest id".into()))?;
-        self.inner.tree.install(id).await?;
+        self.install_manifest(id).await?;
         let version = self.inner.tree.version();
         let manifest = Arc::clone(version.manifest());
         let active = Arc::new(Memtable::new());
         self.inner.set_read_state(ReadState { active, frozen: Vec::new(), version });
         let state = MachineState::decode(&manifest.state)?;
-        *self = Self::new(Arc::clone(&self.inner), state, manifest.up_to, manifest.membership.clone());
+        *self = Self::new(Arc::clone(&self.inner), self.runtime.clone(), state, manifest.up_to, manifest.membership.clone());
         self.inner.flushed.send_replace(manifest.up_to.index);
         Ok(())
     }

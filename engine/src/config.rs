@@ -116,7 +116,7 @@ impl ScanOptions {
 #[non_exhaustive]
 pub struct Options {
     /// Log, cache and spill live here. `None` with a `file:///path` store: `/path-data` beside it; with a
-    /// `memory://` store: a new one in the system's folder for temporary files.
+    /// `memory://` store: a new one in the system's folder for temporary files, which [`crate::Db::close`] removes.
     pub data_dir: Option<PathBuf>,
     /// Bytes of RAM for cached pages. `None`: 256 MiB.
     pub memory_cache: Option<u64>,

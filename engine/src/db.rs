@@ -1,6 +1,9 @@
 //! The database handle and snapshots of it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use holdfast_cache::Cache;
@@ -28,6 +31,8 @@ pub(crate) struct Handle {
     pub(crate) wal: Wal,
     pub(crate) tasks: Tasks,
     pub(crate) cache: Arc<Cache>,
+    /// A data directory that goes with the database.
+    pub(crate) temporary: Option<PathBuf>,
 }
 
 impl Drop for Handle {
@@ -246,6 +251,9 @@ impl Db {
         self.0.tasks.stop();
         self.0.wal.close().await;
         self.0.tasks.finished().await;
+        if let Some(dir) = self.0.temporary.clone() {
+            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+        }
         match failed {
             Err(Error::Closed(cause)) if cause == "the database was closed" => Ok(()),
             other => other,

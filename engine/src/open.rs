@@ -100,9 +100,11 @@ pub async fn open(url: &str, options: Options) -> Result<Handle> {
     let manifest = Arc::clone(tree.version().manifest());
     let state = if current.is_some() { MachineState::decode(&manifest.state)? } else { MachineState::default() };
 
-    let log_options = LogOptions { cluster: owner.cluster, max_bytes: options.log_bytes, ..LogOptions::default() };
+    let log_options = log_options(&options, owner.cluster);
+    let temporary = is_temporary(url, &options).then(|| data_dir.clone());
     let inner = Arc::new(Inner::new(options, clock, entropy, tree));
-    let applier = Applier::new(Arc::clone(&inner), state, manifest.up_to, manifest.membership.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let applier = Applier::new(Arc::clone(&inner), runtime, state, manifest.up_to, manifest.membership.clone());
     let wal = Wal::open(WalOptions::single(NODE, log_options), disk, Arc::new(NoTransport), applier)
         .await
         .map_err(|error| inner.check().err().unwrap_or_else(|| log_error(&error)))?;
@@ -118,7 +120,7 @@ pub async fn open(url: &str, options: Options) -> Result<Handle> {
     tasks.spawn(Arc::clone(&background).flush());
     tasks.spawn(Arc::clone(&background).compact());
     tasks.spawn(background.sweep());
-    Ok(Handle { inner, wal, tasks, cache })
+    Ok(Handle { inner, wal, tasks, cache, temporary })
 }
 
 fn open_cache(options: &Options, clock: &Arc<dyn Clock>, dir: &Path) -> Result<Arc<Cache>> {
@@ -161,6 +163,17 @@ async fn follow(inner: Arc<Inner>, wal: Wal) {
     }
 }
 
+/// Segments of a sixteenth of the log, within reason: a small log must not be all spares.
+fn log_options(options: &Options, cluster: u128) -> LogOptions {
+    let segment_bytes = (options.log_bytes / 16).clamp(4 << 20, 32 << 20) & !4095;
+    LogOptions { cluster, max_bytes: options.log_bytes, segment_bytes, ..LogOptions::default() }
+}
+
+/// Whether the data directory goes with the database.
+fn is_temporary(url: &str, options: &Options) -> bool {
+    options.data_dir.is_none() && url.starts_with("memory://")
+}
+
 /// Where log and cache live.
 fn data_dir(url: &str, options: &Options, entropy: &Entropy) -> Result<PathBuf> {
     if let Some(dir) = &options.data_dir {
@@ -172,7 +185,7 @@ fn data_dir(url: &str, options: &Options, entropy: &Entropy) -> Result<PathBuf> 
         name.push("-data");
         return Ok(path.with_file_name(name));
     }
-    if url.starts_with("memory://") {
+    if is_temporary(url, options) {
         return Ok(std::env::temp_dir().join(format!("holdfast-{:032x}", entropy.next_u128())));
     }
     Err(Error::Invalid(format!("{url} needs a data directory (Options::data_dir) for the log")))
