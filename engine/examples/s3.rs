@@ -22,7 +22,10 @@ async fn main() -> Result<()> {
     db.write(batch, Durability::Bucket).await?;
     println!("{:?}", db.get(&events, b"000500").await?);
     for request in db.stats().requests {
-        println!("{:>6} {:<10} {:>5} requests {:>9} bytes", request.kind, request.cause, request.requests, request.bytes);
+        println!(
+            "{:>6} {:<10} {:>5} requests {:>9} bytes",
+            request.kind, request.cause, request.requests, request.bytes
+        );
     }
     db.close().await
 }

@@ -6,38 +6,33 @@ use holdfast::{Db, Error, Isolation, Keyspace, Options, Result, ScanOptions, Txn
 const ACCOUNTS: u32 = 10;
 const START: i64 = 100;
 
-/// Runs a transaction until it commits, or fails for a reason that running it again would not mend.
-async fn transact<T>(db: &Db, mut body: impl AsyncFnMut(&mut Txn) -> Result<T>) -> Result<T> {
-    loop {
-        let mut txn = db.begin(TxnOptions { isolation: Isolation::Serializable, ..TxnOptions::default() })?;
-        let result = match body(&mut txn).await {
-            Ok(value) => txn.commit().await.map(|()| value),
-            Err(error) => Err(error),
-        };
-        match result {
-            Err(error) if error.is_retryable() => tokio::task::yield_now().await,
-            other => return other,
-        }
-    }
-}
-
 async fn balance(txn: &mut Txn, accounts: &Keyspace, account: u32) -> Result<i64> {
     let value = txn.get(accounts, &account.to_be_bytes()).await?.unwrap_or_default();
     let bytes = value.first_chunk().ok_or_else(|| Error::Invalid(format!("there is no account {account}")))?;
     Ok(i64::from_be_bytes(*bytes))
 }
 
+async fn try_transfer(db: &Db, accounts: &Keyspace, from: u32, to: u32, amount: i64) -> Result<bool> {
+    let mut txn = db.begin(TxnOptions { isolation: Isolation::Serializable, ..TxnOptions::default() })?;
+    let mine = balance(&mut txn, accounts, from).await?;
+    let theirs = balance(&mut txn, accounts, to).await?;
+    if mine < amount {
+        return Ok(false);
+    }
+    txn.put(accounts, from.to_be_bytes().to_vec(), (mine - amount).to_be_bytes().to_vec())?;
+    txn.put(accounts, to.to_be_bytes().to_vec(), (theirs + amount).to_be_bytes().to_vec())?;
+    txn.commit().await?;
+    Ok(true)
+}
+
+/// Runs the transaction until it commits, or fails for a reason that running it again would not mend.
 async fn transfer(db: &Db, accounts: &Keyspace, from: u32, to: u32, amount: i64) -> Result<bool> {
-    transact(db, async |txn| {
-        let (mine, theirs) = (balance(txn, accounts, from).await?, balance(txn, accounts, to).await?);
-        if mine < amount {
-            return Ok(false);
+    loop {
+        match try_transfer(db, accounts, from, to, amount).await {
+            Err(error) if error.is_retryable() => tokio::task::yield_now().await,
+            other => return other,
         }
-        txn.put(accounts, from.to_be_bytes().to_vec(), (mine - amount).to_be_bytes().to_vec())?;
-        txn.put(accounts, to.to_be_bytes().to_vec(), (theirs + amount).to_be_bytes().to_vec())?;
-        Ok(true)
-    })
-    .await
+    }
 }
 
 #[tokio::main]
@@ -68,7 +63,8 @@ async fn main() -> Result<()> {
 
     let mut rows = Vec::new();
     db.scan(&accounts, ScanOptions::default())?.next_batch(&mut rows, ACCOUNTS as usize).await?;
-    let total: i64 = rows.iter().filter_map(|row| row.value.first_chunk()).map(|bytes| i64::from_be_bytes(*bytes)).sum();
+    let total: i64 =
+        rows.iter().filter_map(|row| row.value.first_chunk()).map(|bytes| i64::from_be_bytes(*bytes)).sum();
     println!("{done} transfers; {total} in all accounts, as at the start ({})", i64::from(ACCOUNTS) * START);
     db.close().await
 }

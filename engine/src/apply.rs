@@ -298,7 +298,13 @@ impl Applier {
         let active = Arc::new(Memtable::new());
         self.inner.set_read_state(ReadState { active, frozen: Vec::new(), version });
         let state = MachineState::decode(&manifest.state)?;
-        *self = Self::new(Arc::clone(&self.inner), self.runtime.clone(), state, manifest.up_to, manifest.membership.clone());
+        *self = Self::new(
+            Arc::clone(&self.inner),
+            self.runtime.clone(),
+            state,
+            manifest.up_to,
+            manifest.membership.clone(),
+        );
         self.inner.flushed.send_replace(manifest.up_to.index);
         Ok(())
     }

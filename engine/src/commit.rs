@@ -183,21 +183,19 @@ impl Queue {
             self.bytes = self.bytes.saturating_sub(payload.len());
             // The call itself takes the place in the log's line.
             let mut proposal = log.propose(payload).boxed();
-            let proposal: Proposal = match proposal.as_mut().now_or_never() {
-                None => Box::pin(async move { (done, proposal.await) }),
-                // A future that is done must not be polled again.
-                Some(Ok(id)) => Box::pin(std::future::ready((done, Ok(id)))),
+            match proposal.as_mut().now_or_never() {
+                None => {
+                    self.in_flight += 1;
+                    let _ = proposals.send(Box::pin(async move { (done, proposal.await) }));
+                }
+                Some(Ok(id)) => answer(done, Ok(id)),
                 Some(Err(error)) => {
                     let cause = log_error(&error);
-                    if let Some(done) = done {
-                        let _ = done.send(Err(cause.clone()));
-                    }
+                    answer(done, Err(cause.clone()));
                     self.refuse(inner, batches, &cause);
                     return;
                 }
-            };
-            self.in_flight += 1;
-            let _ = proposals.send(proposal);
+            }
         }
     }
 
@@ -249,19 +247,14 @@ pub async fn drive(inner: Arc<Inner>, mut proposals: mpsc::UnboundedReceiver<Pro
 }
 
 fn finish(inner: &Arc<Inner>, done: Done, result: Result<LogId, holdfast_wal::Error>) {
-    let answer = |result| {
-        if let Some(done) = done {
-            let _ = done.send(result);
-        }
-    };
     match result {
         Ok(id) => {
             inner.queue.ended(inner);
-            answer(Ok(id));
+            answer(done, Ok(id));
         }
         Err(error) => {
             let cause = log_error(&error);
-            answer(Err(cause.clone()));
+            answer(done, Err(cause.clone()));
             match cause {
                 Error::Retry(_) | Error::NotLeader { .. } => {
                     inner.queue.deposed(inner, &Error::Unknown(error.to_string()));
@@ -269,6 +262,13 @@ fn finish(inner: &Arc<Inner>, done: Done, result: Result<LogId, holdfast_wal::Er
                 _ => inner.poison(&error.to_string()),
             }
         }
+    }
+}
+
+fn answer(done: Done, result: Result<LogId>) {
+    if let Some(done) = done {
+        // Whoever asked may have gone away.
+        let _ = done.send(result);
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use holdfast_cache::Cache;
 use holdfast_wal::Wal;
+use parking_lot::Mutex;
 
 use crate::{
     Batch, Durability, Keyspace, Options, RequestStats, Result, Scan, ScanOptions, Stats, Txn, TxnOptions,
@@ -28,7 +29,8 @@ pub struct Db(Arc<Handle>);
 
 pub(crate) struct Handle {
     pub(crate) inner: Arc<Inner>,
-    pub(crate) wal: Wal,
+    /// Gone once closed: with its last clone the data directory is free.
+    pub(crate) wal: Mutex<Option<Wal>>,
     pub(crate) tasks: Tasks,
     pub(crate) cache: Arc<Cache>,
     /// A data directory that goes with the database.
@@ -200,7 +202,7 @@ impl Db {
     pub fn stats(&self) -> Stats {
         let inner = self.inner();
         let state = inner.read_state();
-        let status = self.0.wal.status();
+        let status = self.0.wal.lock().as_ref().map(Wal::status);
         let locks = inner.locks.stats();
         let frozen: usize = state.frozen.iter().map(|frozen| frozen.table.bytes()).sum();
         let tree = inner.tree.stats();
@@ -213,10 +215,10 @@ impl Db {
             ("commits", inner.counters.commits.load(Ordering::Relaxed)),
             ("conflicts", inner.counters.conflicts.load(Ordering::Relaxed)),
             ("log_applied_bytes", inner.counters.log_bytes.load(Ordering::Relaxed)),
-            ("log_disk_bytes", status.log_bytes),
-            ("log_runway_bytes", status.runway),
-            ("log_applied_index", status.applied),
-            ("raft_term", status.leadership.term),
+            ("log_disk_bytes", status.as_ref().map_or(0, |status| status.log_bytes)),
+            ("log_runway_bytes", status.as_ref().map_or(0, |status| status.runway)),
+            ("log_applied_index", status.as_ref().map_or(0, |status| status.applied)),
+            ("raft_term", status.as_ref().map_or(0, |status| status.leadership.term)),
             ("memtable_bytes", state.active.bytes() as u64),
             ("memtable_versions", state.active.versions() as u64),
             ("memtables_frozen", state.frozen.len() as u64),
@@ -249,8 +251,13 @@ impl Db {
         }
         self.inner().poison("the database was closed");
         self.0.tasks.stop();
-        self.0.wal.close().await;
         self.0.tasks.finished().await;
+        let wal = self.0.wal.lock().take();
+        if let Some(wal) = wal {
+            wal.close().await;
+        }
+        self.0.cache.close().await;
+        self.inner().tree.store().close();
         if let Some(dir) = self.0.temporary.clone() {
             let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
         }

@@ -24,6 +24,7 @@ use crate::{
     format::state::MachineState,
     identity,
     inner::Inner,
+    limits::ENTRY_BYTES_MAX,
     pointer,
     store::{RetryPolicy, Store, StoreOptions, owner, probe},
     tree::{Tree, TreeOptions},
@@ -120,7 +121,7 @@ pub async fn open(url: &str, options: Options) -> Result<Handle> {
     tasks.spawn(Arc::clone(&background).flush());
     tasks.spawn(Arc::clone(&background).compact());
     tasks.spawn(background.sweep());
-    Ok(Handle { inner, wal, tasks, cache, temporary })
+    Ok(Handle { inner, wal: Mutex::new(Some(wal)), tasks, cache, temporary })
 }
 
 fn open_cache(options: &Options, clock: &Arc<dyn Clock>, dir: &Path) -> Result<Arc<Cache>> {
@@ -166,7 +167,9 @@ async fn follow(inner: Arc<Inner>, wal: Wal) {
 /// Segments of a sixteenth of the log, within reason: a small log must not be all spares.
 fn log_options(options: &Options, cluster: u128) -> LogOptions {
     let segment_bytes = (options.log_bytes / 16).clamp(4 << 20, 32 << 20) & !4095;
-    LogOptions { cluster, max_bytes: options.log_bytes, segment_bytes, ..LogOptions::default() }
+    // An entry, and room for what Raft puts around it.
+    let max_payload = ENTRY_BYTES_MAX + 4096;
+    LogOptions { cluster, max_bytes: options.log_bytes, segment_bytes, max_payload, ..LogOptions::default() }
 }
 
 /// Whether the data directory goes with the database.

@@ -31,6 +31,8 @@ pub trait Bucket: Send + Sync + 'static {
     fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>, max: usize) -> Answer<'a, Vec<Listed>>;
     /// Deletes an object; deleting an absent one is no error.
     fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
+    /// Lets go of what keeps others out: nothing is written any more.
+    fn close(&self) {}
 }
 
 /// A bucket's answer.
@@ -193,6 +195,11 @@ impl Store {
     /// The URL it was opened with.
     pub fn url(&self) -> &str {
         &self.0.url
+    }
+
+    /// Lets another process have the store: nothing is written through this handle any more.
+    pub fn close(&self) {
+        self.0.bucket.close();
     }
 
     /// What kind of place it is.

@@ -1,6 +1,8 @@
 //! Values and transactions below their limits work, however big; above, the error names the limit.
 
-use holdfast::{Batch, Concurrency, Db, Durability, Error, LockMode, LockWait, Options, ScanOptions, TxnOptions, limits};
+use holdfast::{
+    Batch, Concurrency, Db, Durability, Error, LockMode, LockWait, Options, ScanOptions, TxnOptions, limits,
+};
 
 fn options() -> Options {
     let mut options = Options::default();

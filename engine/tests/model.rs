@@ -18,9 +18,17 @@ enum Write {
 #[derive(Clone, Debug)]
 enum Step {
     /// Writes; those before the savepoint are kept, those after it undone; then commit or not.
-    Txn { kept: Vec<Write>, undone: Vec<Write>, commit: bool },
+    Txn {
+        kept: Vec<Write>,
+        undone: Vec<Write>,
+        commit: bool,
+    },
     Get(u8),
-    Scan { from: u8, to: u8, reverse: bool },
+    Scan {
+        from: u8,
+        to: u8,
+        reverse: bool,
+    },
     Snapshot,
     Checkpoint,
     Reopen,

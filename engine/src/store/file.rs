@@ -33,7 +33,7 @@ struct Folder {
     next: AtomicU64,
     /// Makes the check and the rename of a conditional overwrite one step; other processes are kept out by the lock.
     update: Mutex<()>,
-    _lock: File,
+    lock: File,
 }
 
 impl FileBucket {
@@ -59,7 +59,7 @@ impl FileBucket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => fs::create_dir(&staging).map_err(failed)?,
         }
-        let folder = Folder { root, next: AtomicU64::new(0), update: Mutex::new(()), _lock: file };
+        let folder = Folder { root, next: AtomicU64::new(0), update: Mutex::new(()), lock: file };
         Ok(Self(Arc::new(folder)))
     }
 
@@ -213,6 +213,11 @@ fn etag<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> String {
 }
 
 impl Bucket for FileBucket {
+    fn close(&self) {
+        // Of no consequence if it fails: the lock goes with the file.
+        let _ = rustix::fs::flock(&self.0.lock, rustix::fs::FlockOperation::Unlock);
+    }
+
     fn put<'a>(&'a self, key: &'a str, body: &'a [Bytes], when: When, _tag: u128) -> Answer<'a, Option<String>> {
         let (key, body) = (key.to_owned(), body.to_vec());
         Box::pin(self.blocking(move |folder| folder.put(&key, &body, &when)))
