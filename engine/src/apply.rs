@@ -164,7 +164,7 @@ impl Applier {
         }
         let mut rows = 0;
         let mut keyspace = None;
-        while let Some((key, op)) = batch.next()? {
+        while let Some((key, op)) = batch.next_op()? {
             let of = keyspace_of(&key);
             if keyspace != of {
                 // The leader refuses these before they get a place; a belt against writing into a number of the past.

@@ -1,4 +1,5 @@
 //! Values and transactions below their limits work, however big; above, the error names the limit.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
 
 use holdfast::{
     Batch, Concurrency, Db, Durability, Error, LockMode, LockWait, Options, ScanOptions, TxnOptions, limits,

@@ -1,4 +1,5 @@
 //! The database against a `BTreeMap`: random steps with flushes, compactions and reopening in between.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
 
 use std::{collections::BTreeMap, ops::Bound, path::Path};
 

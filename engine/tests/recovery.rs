@@ -1,4 +1,5 @@
 //! What a restart finds: after close, after a drop, from log alone, from the bucket, and with parts of both.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
 
 use std::{path::Path, sync::Arc};
 

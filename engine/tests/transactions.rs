@@ -1,4 +1,5 @@
 //! Transactions over a real log: visibility, isolation levels, conflicts, savepoints, batches.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
 
 use std::time::Duration;
 

@@ -397,7 +397,7 @@ impl BatchReader {
     }
 
     /// The next operation: internal key and what happened to it.
-    pub fn next(&mut self) -> Result<Option<(Bytes, Op)>> {
+    pub fn next_op(&mut self) -> Result<Option<(Bytes, Op)>> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -449,9 +449,9 @@ mod tests {
         assert_eq!((reader.header.txn, reader.header.term, reader.header.time), (0x0102, 3, 300));
         assert_eq!(reader.header.guards, [Guard { guard: 9, version: 4, set: true }]);
         assert_eq!(reader.header.ranges, [(Bytes::from_static(b"a"), Bytes::from_static(b"c"))]);
-        assert_eq!(reader.next().unwrap(), Some((Bytes::from_static(b"k"), Op::Put(Bytes::from_static(b"v")))));
-        assert_eq!(reader.next().unwrap(), Some((Bytes::from_static(b"z"), Op::Delete)));
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.next_op().unwrap(), Some((Bytes::from_static(b"k"), Op::Put(Bytes::from_static(b"v")))));
+        assert_eq!(reader.next_op().unwrap(), Some((Bytes::from_static(b"z"), Op::Delete)));
+        assert_eq!(reader.next_op().unwrap(), None);
     }
 
     #[test]
@@ -495,7 +495,7 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = Payload::decode(&bytes);
             if let Ok(mut reader) = BatchReader::new(bytes) {
-                while let Ok(Some(_)) = reader.next() {}
+                while let Ok(Some(_)) = reader.next_op() {}
             }
         }
     }
