@@ -66,6 +66,7 @@ impl Shared {
         globals.put("connect_timeout", parts.settings.connect_timeout.as_secs().to_string());
         globals.put("require_secure_transport", if parts.settings.require_tls { "ON" } else { "OFF" });
         globals.put("port", parts.settings.port.to_string());
+        globals.put("hostname", rustix::system::uname().nodename().to_string_lossy());
         globals.put("datadir", format!("{}/", parts.settings.data_dir.display()));
         Ok(Arc::new(Self {
             catalog,

@@ -124,7 +124,7 @@ async fn drop_database(name: &str, if_exists: bool, state: &State) -> Result<()>
         if !same {
             return Err(error(1412, "Table definition has changed, please retry transaction"));
         }
-        let mut edits: Vec<Edit> = db.tables.values().flat_map(|t| drop_edits(t)).collect();
+        let mut edits: Vec<Edit> = db.tables.values().flat_map(drop_edits).collect();
         edits.push(Edit::DropDatabase(name.to_owned()));
         Ok(edits)
     };

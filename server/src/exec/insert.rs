@@ -59,7 +59,7 @@ pub async fn run(plan: &InsertPlan, state: &State, cx: &Context<'_>, txn: &mut T
     let mut values = Vec::with_capacity(table.columns.len());
     for (i, row) in plan.rows.iter().enumerate() {
         insert.fill(row, i as u64 + 1, &mut values)?;
-        insert.put(txn, &mut values).await?;
+        insert.put(txn, &values).await?;
         if i % 256 == 255 {
             state.check_killed()?;
         }
@@ -152,7 +152,7 @@ impl Insert<'_> {
     }
 
     /// Stores one row, or does what the statement says about a duplicate.
-    async fn put(&mut self, txn: &mut Txn, values: &mut Vec<Value>) -> Result<()> {
+    async fn put(&mut self, txn: &mut Txn, values: &[Value]) -> Result<()> {
         let table = self.target.table;
         let row_id = if table.has_primary() { 0 } else { table.counters.take_row() };
         loop {

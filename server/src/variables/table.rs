@@ -64,6 +64,7 @@ pub const VARIABLES: &[Variable] = &[
     var("foreign_key_checks", Both, ReadWrite, Bool, "ON"),
     var("group_concat_max_len", Both, ReadWrite, int(4, 1 << 30), "1024"),
     var("have_ssl", Global, ReadOnly, Text, "YES"),
+    var("hostname", Global, ReadOnly, Text, ""),
     var("init_connect", Global, ReadOnly, Text, ""),
     var("innodb_lock_wait_timeout", Both, ReadWrite, int(1, 1_073_741_824), "50"),
     var("innodb_read_only", Global, ReadOnly, Bool, "OFF"),

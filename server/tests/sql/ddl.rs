@@ -40,6 +40,7 @@ async fn describe_and_information_schema_agree() {
     let indexes = "SELECT index_name, seq_in_index, column_name, non_unique FROM information_schema.statistics \
                    WHERE table_schema='t'";
     assert_eq!(c.rows(indexes).await, "PRIMARY,1,id,0 | k,1,k,1");
+    assert_eq!(c.ok("SELECT table_name FROM information_schema.tables LIMIT 1").await.columns, ["TABLE_NAME"]);
     assert_eq!(c.rows("SHOW TABLES").await, "a");
     assert_eq!(c.rows("SHOW FULL TABLES LIKE 'a%'").await, "a,BASE TABLE");
     assert_eq!(c.rows("SHOW DATABASES LIKE 't'").await, "t");

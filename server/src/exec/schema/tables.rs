@@ -18,7 +18,7 @@ use crate::{
 pub fn rows(table: VirtualTable, state: &State) -> Result<Vec<Vec<Value>>, SqlError> {
     let catalog = state.shared.catalog.state();
     let mut out = Vec::new();
-    let stored = catalog.databases.iter().flat_map(|(_, db)| db.tables.values());
+    let stored = catalog.databases.values().flat_map(|db| db.tables.values());
     match table {
         VirtualTable::Schemata => {
             for (name, collation) in std::iter::once((super::DATABASE, Collation::default()))

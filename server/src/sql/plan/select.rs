@@ -301,6 +301,8 @@ fn expand<'a>(items: &'a [SelectItem], from: &From) -> Result<Vec<Item<'a>>> {
             SelectItem::Expr { expr, alias, text } => {
                 let name = match (alias, expr) {
                     (Some(alias), _) => alias.clone(),
+                    // information_schema names its columns in upper case however they are asked for; clients know.
+                    (None, ast::Expr::Column(column)) if from.virtual_table.is_some() => column.name.to_uppercase(),
                     (None, ast::Expr::Column(column)) => column.name.clone(),
                     (None, _) => text.clone(),
                 };
