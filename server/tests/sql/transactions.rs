@@ -155,24 +155,21 @@ async fn hot_row_increments_are_never_lost() {
 
 #[tokio::test]
 async fn kill_query_ends_a_lock_wait_and_undoes_only_the_statement() {
-    let (server, mut a, _b) = two().await;
+    let (server, mut a, mut b) = two().await;
     let registered = server.shared.processes.register("127.0.0.1:9".into()).unwrap();
     let process = registered.process().clone();
     let login = Login { database: Some("t".into()), process: Some(process.clone()), ..Login::default() };
     let mut c = server.login(login).await;
     a.ok("BEGIN").await;
     a.ok("UPDATE a SET n = 0 WHERE id = 2").await;
-    assert!(process.begin(3));
+    assert!(process.begin(3, std::time::Instant::now()));
     c.ok("BEGIN").await;
     c.ok("UPDATE a SET n = 50 WHERE id = 1").await;
-    assert!(process.begin(3));
+    assert!(process.begin(3, std::time::Instant::now()));
     let kill = format!("KILL QUERY {}", process.id());
     let wait = async {
         // The wait has begun once the row that comes before it is locked.
-        while a.run("SELECT id FROM a WHERE id = 3 FOR UPDATE NOWAIT").await.is_ok() {
-            a.ok("ROLLBACK").await;
-            a.ok("BEGIN").await;
-            a.ok("UPDATE a SET n = 0 WHERE id = 2").await;
+        while b.run("SELECT id FROM a WHERE id = 3 FOR UPDATE NOWAIT").await.is_ok() {
             tokio::task::yield_now().await;
         }
         a.ok(&kill).await;
@@ -180,7 +177,7 @@ async fn kill_query_ends_a_lock_wait_and_undoes_only_the_statement() {
     let statement = c.run("UPDATE a SET n = 60 WHERE id IN (2, 3) ORDER BY id DESC");
     let (killed, ()) = tokio::join!(statement, wait);
     assert_eq!(killed.unwrap_err().code, 1317);
-    assert!(process.begin(3));
+    assert!(process.begin(3, std::time::Instant::now()));
     assert_eq!(c.rows("SELECT id, n FROM a ORDER BY id").await, "1,50 | 2,2 | 3,3");
     c.ok("COMMIT").await;
     a.ok("COMMIT").await;
