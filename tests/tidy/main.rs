@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 500;
 
 /// Files over the limit, each with its reason.
-const LARGE: &[(&str, &str)] = &[];
+const LARGE: &[(&str, &str)] = &[
+    ("server/src/sql/ast.rs", "one list of statement types, no logic"),
+    ("server/src/sql/bind.rs", "one match over every expression form"),
+    ("server/src/sql/parse/expr.rs", "one precedence table and its prefix forms"),
+];
 
 /// A foreign crate's name as code mentions it, and the only paths (from the root, by prefix) that may.
 const DOORS: &[(&str, &[&str])] = &[
@@ -19,9 +23,9 @@ const DOORS: &[(&str, &[&str])] = &[
 
 /// Crate folders, and the names that their sources must never mention.
 const ABSENT: &[(&str, &[&str])] = &[
-    ("wal/src", &["holdfast_cache", "object_store", "sqlparser", "holdfast::"]),
+    ("wal/src", &["holdfast_cache", "object_store", "holdfast::"]),
     ("cache/src", &["holdfast_wal", "object_store", "openraft", "holdfast::"]),
-    ("engine/src", &["openraft::", "io_uring::", "sqlparser", "mysql"]),
+    ("engine/src", &["openraft::", "io_uring::", "mysql"]),
     ("server/src", &["holdfast_wal", "holdfast_cache", "openraft", "object_store::"]),
 ];
 
