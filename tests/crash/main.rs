@@ -1,4 +1,5 @@
 //! Crash tests: kill -9, lost power, faulty disks.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::disallowed_methods)] // tests over real processes
 
 mod kill;
 mod power;
