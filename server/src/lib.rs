@@ -2,6 +2,7 @@
 //! It must never know pages, S3 or Raft.
 #![allow(missing_docs, reason = "public for the binary and the tests only; what a name doesn't say is documented")]
 #![allow(clippy::disallowed_methods)] // not simulated: the server may read clocks
+#![allow(clippy::wrong_self_convention)] // parser methods are named after SQL clauses: from, into, is
 
 pub mod admin;
 pub mod backend;

@@ -59,7 +59,8 @@ async fn no_acknowledged_commit_is_lost_with_the_power() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_test_notices_when_syncs_do_nothing() {
     let ledger = Ledger::new(6);
-    let lying = Volatile { ignore_sync: true, ..Volatile::default() };
+    let mut lying = Volatile::default();
+    lying.ignore_sync = true;
     let lost = match one_run(lying, &ledger, 1).await {
         Ok(disk) => check_after(disk, &ledger).await.err(),
         Err(e) => panic!("the run itself failed: {e}"),

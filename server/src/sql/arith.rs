@@ -86,7 +86,7 @@ pub fn arithmetic(op: ArithOp, a: &Value, b: &Value, cx: &Context<'_>) -> Result
     if let (Some(i), Some(j)) = (x.wide(), y.wide())
         && op != ArithOp::Div
     {
-        return integers(op, i, j, &x, &y, cx).map_err(|kind| overflow(kind));
+        return integers(op, i, j, &x, &y, cx).map_err(&overflow);
     }
     if let (Some(i), Some(j)) = (x.decimal(), y.decimal()) {
         return decimals(op, &i, &j, unsigned(&x) || unsigned(&y)).map_err(overflow);

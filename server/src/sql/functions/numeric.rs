@@ -65,7 +65,7 @@ fn checked(call: &Call<'_>, name: &str, result: f64) -> Result<Value> {
 /// LN and its kin warn 3020 below or at zero.
 fn logarithm(call: &Call<'_>, name: &str, argument: f64, result: f64) -> Result<Value> {
     if argument <= 0.0 {
-        call.cx.warn(sql_error(3020, format!("Invalid argument for logarithm")));
+        call.cx.warn(sql_error(3020, "Invalid argument for logarithm".to_string()));
         return Ok(Value::Null);
     }
     checked(call, name, result)

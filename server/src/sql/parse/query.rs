@@ -142,10 +142,8 @@ impl Parser<'_> {
             self.at += 1;
             select.into = self.comma_list(Self::user_variable)?;
         }
-        if self.eat("FROM") {
-            if !self.eat("DUAL") {
-                select.from = self.table_refs()?;
-            }
+        if self.eat("FROM") && !self.eat("DUAL") {
+            select.from = self.table_refs()?;
         }
         if self.eat("WHERE") {
             select.filter = Some(self.expr()?);
