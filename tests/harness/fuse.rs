@@ -174,6 +174,12 @@ impl Filesystem for Shell {
         reply_empty(lock(&self.state).rename(parent.0, text(name), to.0, text(new_name)), reply);
     }
 
+    fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let mut disk = lock(&self.state);
+        let made = disk.link(ino.0, parent.0, text(name));
+        reply_entry(&disk, made, reply);
+    }
+
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
     }

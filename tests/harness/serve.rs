@@ -129,7 +129,7 @@ impl Server {
 
     /// A connection URL for `mysql_async`.
     pub fn url(&self, database: &str) -> String {
-        format!("mysql://root@{}/{database}", self.mysql)
+        format!("mysql://root@{}/{database}?prefer_socket=false", self.mysql)
     }
 
     /// What the server logged so far.

@@ -139,6 +139,16 @@ impl Volatile {
         Ok(())
     }
 
+    /// Gives a file a second name.
+    pub fn link(&mut self, ino: u64, parent: u64, name: &str) -> Result<u64, Errno> {
+        self.file(ino)?;
+        if self.dir(parent)?.names.contains_key(name) {
+            return Err(libc::EEXIST);
+        }
+        self.dir_mut(parent)?.names.insert(name.to_owned(), ino);
+        Ok(ino)
+    }
+
     /// Renames, replacing what was there.
     pub fn rename(&mut self, parent: u64, name: &str, to: u64, new_name: &str) -> Result<(), Errno> {
         let ino = self.lookup(parent, name)?;

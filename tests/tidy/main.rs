@@ -26,7 +26,7 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("wal/src", &["holdfast_cache", "object_store", "holdfast::"]),
     ("cache/src", &["holdfast_wal", "object_store", "openraft", "holdfast::"]),
     ("engine/src", &["openraft::", "io_uring::", "mysql"]),
-    ("server/src", &["holdfast_wal", "holdfast_cache", "openraft", "object_store::"]),
+    ("server/src", &["holdfast_wal", "holdfast_cache", "openraft::", "object_store::"]),
 ];
 
 struct Source {
