@@ -35,8 +35,8 @@ pub enum Error {
     /// An option cannot be.
     #[error("{0}")]
     Options(String),
-    /// The temporary folder of an embedded run cannot be made.
-    #[error("cannot make a temporary folder: {0}")]
+    /// The temporary folders of an embedded run cannot be made or removed.
+    #[error("temporary folder: {0}")]
     Folder(#[source] std::io::Error),
     /// The embedded engine failed.
     #[error(transparent)]
@@ -149,7 +149,7 @@ async fn phases(shared: &std::sync::Arc<Shared>, progress: &ProgressSink<'_>) ->
     let seconds = measured.took.as_secs_f64();
     Ok(Report {
         workload: options.workload,
-        target: options.store.clone().or_else(|| options.addr.clone()).unwrap_or_default(),
+        target: shared.target.name().to_owned(),
         distribution: options.distribution(),
         rows: options.rows,
         value_bytes: options.value_size(),

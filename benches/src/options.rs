@@ -10,7 +10,8 @@ use crate::{dist::Distribution, row::MIN_VALUE, workload::Workload};
 pub struct BenchOptions {
     /// What to run
     pub workload: Workload,
-    /// Run embedded, on this store: file:///path, s3://bucket/prefix or memory:///
+    /// Run embedded, on this store: file:///path, s3://bucket/prefix or memory:///. Without --data-dir the run makes a
+    /// prefix of its own below it; in a bucket its objects stay
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// Run over MySQL, against the server at this address
@@ -25,7 +26,8 @@ pub struct BenchOptions {
     /// MySQL database; its table `usertable` is dropped and made anew
     #[arg(long, default_value = "holdfast_bench", conflicts_with = "store")]
     pub database: String,
-    /// Embedded: where the log and the NVMe cache live (default: a temporary folder, removed afterwards)
+    /// Embedded: where the log and the NVMe cache live; give it with the same --store to keep the rows for another run
+    /// (default: a temporary folder, removed afterwards)
     #[arg(long, value_name = "DIR", conflicts_with = "addr")]
     pub data_dir: Option<PathBuf>,
     /// Embedded: RAM page cache, such as 512M
@@ -61,7 +63,7 @@ pub struct BenchOptions {
     /// Rows of a scan: YCSB's scans read 1 to this many, transactions exactly as many
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub scan_length: u32,
-    /// Use the rows that an earlier run of the same workload kind loaded, and that nobody changed with --check since
+    /// Use the rows that an earlier run loaded: with hashed keys (YCSB) or without, and values of the same size
     #[arg(long, conflicts_with = "check")]
     pub skip_load: bool,
     /// Embedded: flush everything to the bucket after loading

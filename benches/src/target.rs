@@ -59,6 +59,14 @@ impl Target {
         }
     }
 
+    /// Where it is, as the report names it.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Embedded(target) => target.url(),
+            Self::Mysql(target) => target.addr(),
+        }
+    }
+
     /// A new client.
     pub(crate) async fn session(&self) -> Result<Session, Error> {
         match self {

@@ -61,8 +61,23 @@ async fn a_run_beyond_its_cache_shows_tiers_requests_and_their_price() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_are_not_there_are_an_error() {
-    let error = bench("point-select --store memory:/// --rows 100 --operations 10 --skip-load").await.unwrap_err();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let base = folder.path().display();
+    let line = "point-select --rows 100 --operations 10 --skip-load";
+    let error = bench(&format!("{line} --store file://{base}/bucket --data-dir {base}/data")).await.unwrap_err();
     assert!(matches!(&error, Error::Wrong(what) if what.contains("missing")), "{error}");
+    let error = bench(&format!("{line} --store file://{base}/other")).await.unwrap_err();
+    assert!(error.to_string().contains("--data-dir"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_without_a_data_directory_can_be_repeated_and_leaves_no_folder() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for _ in 0..2 {
+        let line = format!("a --store file://{} --rows 100 --operations 100 --check", folder.path().display());
+        bench(&line).await.unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

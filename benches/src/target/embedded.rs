@@ -1,6 +1,6 @@
 //! The embedded engine as a target.
 
-use std::{ops::Bound, time::Instant};
+use std::{ops::Bound, path::PathBuf, time::Instant};
 
 use bytes::Bytes;
 use holdfast::{Batch, Db, Durability, Keyspace, Options, ScanOptions, Txn, TxnOptions};
@@ -14,8 +14,17 @@ const KEYSPACE: &str = "usertable";
 pub(crate) struct Target {
     db: Db,
     keyspace: Keyspace,
-    /// Log and NVMe cache of a run without --data-dir; removed at the end.
-    _temporary: Option<tempfile::TempDir>,
+    url: String,
+    /// Of a run without --data-dir.
+    scratch: Option<Scratch>,
+}
+
+/// What a run without --data-dir makes for itself: a folder for the log and the NVMe cache, and a prefix of the store,
+/// because a prefix belongs to the data directory that first used it.
+struct Scratch {
+    folder: tempfile::TempDir,
+    /// The store itself, if it is a folder.
+    store: Option<PathBuf>,
 }
 
 /// One client.
@@ -26,22 +35,30 @@ pub(crate) struct Session {
 
 impl Target {
     pub(super) async fn open(url: &str, bench: &BenchOptions) -> Result<Self, Error> {
-        let temporary = match bench.data_dir {
+        let scratch = match &bench.data_dir {
             Some(_) => None,
-            None => Some(tempfile::Builder::new().prefix("holdfast-bench-").tempdir().map_err(Error::Folder)?),
+            None if bench.skip_load => {
+                return Err(Error::Options("--skip-load needs the --data-dir of that run".into()));
+            }
+            None => Some(Scratch::new(url)?),
         };
-        let data_dir = bench.data_dir.clone().or_else(|| temporary.as_ref().map(|dir| dir.path().to_path_buf()));
+        let url = scratch.as_ref().map_or_else(|| url.to_owned(), |scratch| scratch.url(url));
+        let data_dir = bench.data_dir.clone().or_else(|| scratch.as_ref().map(|s| s.folder.path().to_path_buf()));
         let mut options = Options::default();
         options.data_dir = data_dir;
         options.memory_cache = bench.memory_cache;
         options.nvme_cache = bench.nvme_cache;
         options.allow_unsafe_store = bench.allow_unsafe_store;
-        let db = Db::open(url, options).await?;
+        let db = Db::open(&url, options).await?;
         if !bench.skip_load && db.keyspaces().iter().any(|name| name == KEYSPACE) {
             db.drop_keyspace(KEYSPACE).await?;
         }
         let keyspace = db.keyspace(KEYSPACE).await?;
-        Ok(Self { db, keyspace, _temporary: temporary })
+        Ok(Self { db, keyspace, url, scratch })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(super) fn session(&self) -> Session {
@@ -57,7 +74,37 @@ impl Target {
     }
 
     pub(super) async fn close(self) -> Result<(), Error> {
-        Ok(self.db.close().await?)
+        self.db.close().await?;
+        match self.scratch {
+            Some(scratch) => scratch.remove(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Scratch {
+    fn new(url: &str) -> Result<Self, Error> {
+        let folder = tempfile::Builder::new().prefix("holdfast-bench-").tempdir().map_err(Error::Folder)?;
+        let mut scratch = Self { folder, store: None };
+        scratch.store = scratch.url(url).strip_prefix("file://").map(PathBuf::from);
+        Ok(scratch)
+    }
+
+    /// The run's own prefix below `url`, named as its folder is; a memory store is its own anyway.
+    fn url(&self, url: &str) -> String {
+        match self.folder.path().file_name().and_then(|name| name.to_str()) {
+            Some(name) if !url.starts_with("memory:") => format!("{}/{name}", url.trim_end_matches('/')),
+            _ => url.to_owned(),
+        }
+    }
+
+    /// Removes what can be removed without the database: the folders. Objects in a bucket stay.
+    fn remove(self) -> Result<(), Error> {
+        self.folder.close().map_err(Error::Folder)?;
+        match self.store {
+            Some(store) => std::fs::remove_dir_all(store).map_err(Error::Folder),
+            None => Ok(()),
+        }
     }
 }
 

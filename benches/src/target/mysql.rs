@@ -16,6 +16,7 @@ const AGAIN: [u16; 3] = [1213, 1205, 3572];
 /// A server that answers.
 pub(crate) struct Target {
     opts: Opts,
+    addr: String,
 }
 
 /// One connection, with its prepared statements.
@@ -54,7 +55,11 @@ impl Target {
             conn.query_drop(table).await?;
         }
         conn.disconnect().await?;
-        Ok(Self { opts: builder.db_name(Some(&bench.database)).into() })
+        Ok(Self { opts: builder.db_name(Some(&bench.database)).into(), addr: addr.to_owned() })
+    }
+
+    pub(super) fn addr(&self) -> &str {
+        &self.addr
     }
 
     pub(super) async fn session(&self) -> Result<Session, Error> {
