@@ -77,6 +77,7 @@ impl S3Server {
         let until = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", s3)).is_err() {
             assert!(Instant::now() < until, "SeaweedFS did not answer; see {}", self.log_path().display());
+            // A foreign server: its port is the only sign of readiness that it gives.
             std::thread::sleep(Duration::from_millis(50));
         }
     }

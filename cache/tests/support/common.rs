@@ -1,5 +1,6 @@
 //! What the cache's tests share: an origin that counts and can be held or failed, and a clock that stands still.
-#![allow(dead_code, missing_docs, clippy::expect_used)]
+#![allow(dead_code)] // each test binary takes in the whole file and uses its part of it
+#![allow(missing_docs, clippy::expect_used)] // test support: a failed set-up is a failed test
 
 use std::{
     sync::{

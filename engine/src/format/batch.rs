@@ -48,7 +48,7 @@ const MAGIC: &[u8; 4] = b"HFLP";
 /// A decoded log payload. Byte strings are slices of the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// Batches of transactions, each encoded by [`BatchWriter`].
+    /// Batches of transactions, each encoded by [`encode_batch`].
     Group(Vec<Bytes>),
     /// The next piece of a batch that is too big for one entry.
     Part {

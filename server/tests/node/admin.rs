@@ -22,16 +22,22 @@ async fn health_and_metrics_show_what_happened() {
     }
 }
 
-#[tokio::test]
-async fn admin_verbs_act_and_print() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path(), &[]).await;
+/// A node whose table `shop.t` has two rows.
+async fn node_with_rows(dir: &std::path::Path) -> Node {
+    let node = Node::start(dir, &[]).await;
     let mut conn = node.login("root", "").await.unwrap();
     for sql in
         ["CREATE DATABASE shop", "CREATE TABLE shop.t (id INT PRIMARY KEY)", "INSERT INTO shop.t VALUES (1), (2)"]
     {
         conn.query_drop(sql).await.unwrap();
     }
+    node
+}
+
+#[tokio::test]
+async fn admin_verbs_act_and_print() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node_with_rows(dir.path()).await;
     let (ok, out, err) = node.admin(&["checkpoint", "--json"]).await;
     assert!(ok && out.contains("seconds"), "{out}{err}");
     let (ok, out, err) = node.admin(&["status", "--json"]).await;
@@ -56,13 +62,7 @@ async fn admin_verbs_act_and_print() {
 #[tokio::test]
 async fn fsck_reports_a_damaged_object() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path(), &[]).await;
-    let mut conn = node.login("root", "").await.unwrap();
-    for sql in
-        ["CREATE DATABASE shop", "CREATE TABLE shop.t (id INT PRIMARY KEY)", "INSERT INTO shop.t VALUES (1), (2)"]
-    {
-        conn.query_drop(sql).await.unwrap();
-    }
+    let node = node_with_rows(dir.path()).await;
     assert!(node.admin(&["checkpoint"]).await.0);
     for object in objects(&dir.path().join("bucket")) {
         let mut bytes = std::fs::read(&object).unwrap();
