@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches what the tests need and the machine may lack: a real S3 server (SeaweedFS), sysbench, the mariadb client,
-# PyMySQL and FUSE. Idempotent and quick when nothing is missing. Everything that is not a Debian package goes to
+# PyMySQL, FUSE, iproute2 and nftables. Idempotent and quick when nothing is missing. Everything that is not a Debian package goes to
 # $HOLDFAST_TEST_CACHE (default ~/.cache/holdfast-tests), outside the checkout.
 set -euo pipefail
 
@@ -11,6 +11,8 @@ packages=()
 command -v sysbench >/dev/null || packages+=(sysbench)
 command -v mariadb >/dev/null || packages+=(mariadb-client)
 command -v fusermount3 >/dev/null || packages+=(fuse3)
+command -v ip >/dev/null || packages+=(iproute2)
+command -v nft >/dev/null || packages+=(nftables)
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 command -v python3 >/dev/null || packages+=(python3)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)

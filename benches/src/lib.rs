@@ -44,6 +44,14 @@ pub enum Error {
     /// The server or the connection to it failed.
     #[error("MySQL: {0}")]
     Mysql(#[source] Box<mysql_async::Error>),
+    /// No session with the server at `--addr`.
+    #[error("--addr {addr}: cannot log in: {source}")]
+    Login {
+        /// As it was given.
+        addr: String,
+        /// Why.
+        source: Box<mysql_async::Error>,
+    },
     /// A read gave something else than what was written.
     #[error("wrong answer: {0}")]
     Wrong(String),

@@ -36,6 +36,9 @@ pub struct BenchOptions {
     /// Embedded: NVMe page cache, such as 4G
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "addr")]
     pub nvme_cache: Option<u64>,
+    /// Embedded: RAM for rows that are not in the bucket yet, such as 64M
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "addr")]
+    pub memtable_size: Option<u64>,
     /// Embedded: use a store that fails the probe of conditional writes
     #[arg(long, conflicts_with = "addr")]
     pub allow_unsafe_store: bool,

@@ -104,7 +104,8 @@ async fn progress_is_given_while_it_loads_and_runs() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_a_clear_error() {
     let error = bench("c --addr 127.0.0.1:1 --rows 1").await.unwrap_err();
-    assert!(matches!(error, Error::Mysql(_)), "{error}");
+    assert!(matches!(error, Error::Login { .. }), "{error}");
+    assert!(error.to_string().contains("--addr 127.0.0.1:1: cannot log in"), "{error}");
     let error = bench("c --addr nowhere --rows 1").await.unwrap_err();
     assert!(error.to_string().contains("HOST:PORT"), "{error}");
 }

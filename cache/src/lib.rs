@@ -32,6 +32,9 @@ pub use crate::{
 /// fills its slot exactly.
 pub const SLOT_OVERHEAD: usize = nvme::slot::HEADER;
 
+/// Reads that a record placed as [`Place::Hot`] is credited with. The policy's counters end at 15.
+const HOT_READS: usize = 4;
+
 /// A boxed future, as the seams of this crate return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -132,6 +135,8 @@ pub enum Place {
     Nvme,
     /// RAM now, NVMe in the background.
     Both,
+    /// As `Both`, and counted as read before: a record that takes the place of one that readers had in RAM.
+    Hot,
 }
 
 /// A two-tier cache. Cheap to clone.
@@ -196,6 +201,10 @@ impl Cache {
         let deadline = shared.deadline();
         // A copy of an older record must not outlive this one in the other tier.
         let copy = match place {
+            Place::Hot => {
+                (0..HOT_READS).for_each(|_| shared.ram.note_miss(&key));
+                shared.ram.insert(key, &bytes, deadline)
+            }
             Place::Ram | Place::Both => shared.ram.insert(key, &bytes, deadline),
             Place::Nvme => {
                 shared.ram.remove(&key);
@@ -237,6 +246,14 @@ impl Cache {
         let stats = self.0.stats();
         stats.publish();
         stats
+    }
+
+    /// Waits while more than half of the queue for NVMe is full. Whoever inserts many records waits here now and then, because
+    /// what the queue has no room for is not stored there.
+    pub async fn room(&self) {
+        if let Some(nvme) = &self.0.nvme {
+            nvme.room().await;
+        }
     }
 
     /// Waits until what was queued for NVMe so far is on the device, or was given up.

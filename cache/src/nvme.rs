@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     Clock, Error, Key, NvmeOptions,
-    admit::{Cause, Verdict, admit},
+    admit::{Cause, QUEUE_BYTES, Verdict, admit},
     stats::{Stats, Striped},
     ttl::Deadline,
 };
@@ -63,6 +63,8 @@ struct State {
     writing: FxHashSet<Key>,
     /// Told when nothing is queued or being written.
     idle_waiters: Vec<oneshot::Sender<()>>,
+    /// Told when half of the queue is free.
+    room_waiters: Vec<oneshot::Sender<()>>,
     phase: Phase,
 }
 
@@ -234,6 +236,21 @@ impl Nvme {
         let _ = idle.await;
     }
 
+    /// Waits until half of the queue is free.
+    pub(crate) async fn room(&self) {
+        let room = {
+            let mut state = self.tier.state.lock();
+            if state.has_room() {
+                return;
+            }
+            let (send, receive) = oneshot::channel();
+            state.room_waiters.push(send);
+            receive
+        };
+        // An error means that the writer has ended: nothing is taken any more then.
+        let _ = room.await;
+    }
+
     /// Writes out the queue and ends the writer. Reads go on.
     pub(crate) async fn close(&self) {
         self.end(Phase::Closing);
@@ -288,12 +305,17 @@ impl Drop for Nvme {
 
 impl State {
     fn new(index: Index) -> Self {
-        let (queue, writing, idle_waiters) = (VecDeque::new(), FxHashSet::default(), Vec::new());
-        Self { index, queue, queued_bytes: 0, writing, idle_waiters, phase: Phase::Open }
+        let (queue, writing) = (VecDeque::new(), FxHashSet::default());
+        let (idle_waiters, room_waiters) = (Vec::new(), Vec::new());
+        Self { index, queue, queued_bytes: 0, writing, idle_waiters, room_waiters, phase: Phase::Open }
     }
 
     fn is_idle(&self) -> bool {
         self.phase == Phase::Ended || (self.queue.is_empty() && self.writing.is_empty())
+    }
+
+    fn has_room(&self) -> bool {
+        self.phase == Phase::Ended || self.queued_bytes <= QUEUE_BYTES / 2
     }
 
     /// Keeps queued and half-written records from being published.
@@ -317,7 +339,8 @@ impl Tier {
             if !state.queue.is_empty() {
                 break;
             }
-            for waiter in state.idle_waiters.drain(..) {
+            let State { idle_waiters, room_waiters, .. } = &mut *state;
+            for waiter in idle_waiters.drain(..).chain(room_waiters.drain(..)) {
                 let _ = waiter.send(());
             }
             self.work.wait(&mut state);
@@ -332,6 +355,11 @@ impl Tier {
             state.queued_bytes -= job.bytes.len();
             state.writing.insert(job.key);
             batch.push(job);
+        }
+        if state.has_room() {
+            for waiter in state.room_waiters.drain(..) {
+                let _ = waiter.send(());
+            }
         }
         Some(batch)
     }
@@ -374,6 +402,7 @@ impl Tier {
         state.queue.clear();
         state.queued_bytes = 0;
         state.idle_waiters.clear();
+        state.room_waiters.clear();
     }
 }
 

@@ -253,3 +253,22 @@ async fn a_hot_set_survives_a_scan_ten_times_the_cache() {
     let kept = (0..80).filter(|&item| cache.peek(&key(item)).is_some()).count();
     assert!(kept >= 70, "{kept} of 80 hot pages are left");
 }
+
+/// A policy that counts reads keeps what was read out of the way of what is new: right for what nobody asked for, wrong for
+/// what takes the place of something that was read.
+#[tokio::test]
+async fn hot_records_get_into_a_full_cache_of_records_that_were_read() {
+    let (cache, origin) = (ram_only(1 << 20), TestOrigin::new(PAGE));
+    for _ in 0..16 {
+        for item in 0..60 {
+            cache.get(key(item), &as_origin(&origin)).await.unwrap();
+        }
+    }
+    let new = |place: Place, items: std::ops::Range<u32>| {
+        items.clone().for_each(|item| cache.insert(key(item), page(key(item), PAGE), place));
+        items.filter(|item| cache.peek(&key(*item)).is_some()).count()
+    };
+    let (warm, hot) = (new(Place::Both, 100..130), new(Place::Hot, 200..230));
+    assert!(hot >= 25 && warm < hot, "{hot} hot and {warm} other records of 30 are in RAM");
+    assert!(cache.stats().ram_bytes <= 1 << 20);
+}

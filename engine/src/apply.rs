@@ -4,40 +4,54 @@
 //! versions in RAM does not change what any reader sees.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use holdfast_wal::{Applied, BoxFuture, Entry, LogId, Machine, MachineError, Restored};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
 
 use crate::{
     error::{Error, Result},
     format::{
+        archive::ArchivePoint,
         batch::{BatchReader, Payload},
         manifest::{ManifestId, Membership},
         state::{MachineState, TxnOutcome},
     },
     inner::Inner,
-    limits::{KEYSPACES_MAX, OUTCOMES_MAX},
+    keyspace::Keyspace,
+    limits::KEYSPACES_MAX,
     memtable::Memtable,
+    outcomes::{Outcomes, is_named, rejected_before},
     read::{Frozen, ReadState},
     types::{CommitSeq, KeyspaceId, RangeDelete, keyspace_bounds, keyspace_of},
 };
 
-/// Outcomes older than this, by commit time, are forgotten.
-const OUTCOME_AGE_MILLIS: u64 = 15 * 60 * 1000;
+use parts::Parts;
+
+mod conclude;
+mod go_on;
+mod parts;
+#[cfg(test)]
+mod tests;
+
 /// Rows applied between two chances for other tasks of this thread.
 const ROWS_PER_TURN: usize = 4096;
+/// How long apply waits for a manifest of another node.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long until a manifest that could not be read is tried again.
+const OWED_PAUSE: Duration = Duration::from_secs(1);
 
-/// Pieces of a batch that is too big for one entry.
-#[derive(Default)]
-struct Parts {
-    term: u64,
-    pieces: Vec<Bytes>,
-    bytes: usize,
+/// A manifest in force that could not be read: it may be superseded and gone by now, or the store is away. Until a later
+/// one can be, reads go on with the older objects and all memtables since.
+#[derive(Clone, Copy)]
+struct Owed {
+    at: u64,
+    again: Duration,
 }
 
 /// The engine's state machine.
@@ -48,14 +62,22 @@ pub struct Applier {
     format_level: u32,
     next_keyspace: KeyspaceId,
     keyspaces: BTreeMap<String, KeyspaceId>,
-    live: FxHashSet<KeyspaceId>,
-    outcomes: VecDeque<TxnOutcome>,
-    known: FxHashMap<u128, CommitSeq>,
+    live: FxHashMap<KeyspaceId, Keyspace>,
+    /// Commit time of the newest commit that was applied here.
+    newest: Option<u64>,
     parts: FxHashMap<u128, Parts>,
+    /// How far the archive has come, as the log says.
+    archived: Option<ArchivePoint>,
     /// Where the store's sockets and file work live; apply itself runs on the log's thread.
     runtime: Handle,
+    /// The entry that put the manifest in force, while that still has to be installed here.
+    owed: Option<Owed>,
     /// The table that receives commits: the same as in the read state.
     active: Arc<Memtable>,
+    /// Bytes applied since the background last heard of it. Decides nothing here.
+    unmeasured: u64,
+    /// Memtables that an earlier process spilled, oldest first, until the log says how far it goes.
+    spilled: Vec<Arc<Frozen>>,
 }
 
 impl Applier {
@@ -69,7 +91,12 @@ impl Applier {
     ) -> Self {
         inner.keyspaces.reset(&state.keyspaces);
         *inner.guards.lock() = state.guards.into_iter().collect();
+        *inner.outcomes.lock() = Outcomes::new(state.outcomes);
+        inner.archived(state.archived);
         let active = Arc::clone(&inner.read_state().active);
+        let handle = |(name, id): (&String, &KeyspaceId)| inner.keyspaces.get(name).map(|keyspace| (*id, keyspace));
+        let live = state.keyspaces.iter().filter_map(handle).collect();
+        *inner.in_force.lock() = inner.tree.version().manifest().id;
         inner.snapshots.publish(CommitSeq::end_of(applied.index));
         Self {
             inner,
@@ -77,13 +104,16 @@ impl Applier {
             membership,
             format_level: state.format_level.max(1),
             next_keyspace: state.next_keyspace.max(1),
-            live: state.keyspaces.values().copied().collect(),
+            live,
             keyspaces: state.keyspaces,
-            known: state.outcomes.iter().map(|outcome| (outcome.txn, outcome.seq)).collect(),
-            outcomes: state.outcomes.into(),
+            newest: None,
             parts: FxHashMap::default(),
+            archived: state.archived,
             runtime,
+            owed: None,
             active,
+            unmeasured: 0,
+            spilled: Vec::new(),
         }
     }
 
@@ -93,7 +123,8 @@ impl Applier {
             next_keyspace: self.next_keyspace,
             keyspaces: self.keyspaces.clone(),
             guards: self.inner.guards.lock().iter().map(|(guard, version)| (*guard, *version)).collect(),
-            outcomes: self.outcomes.iter().copied().collect(),
+            outcomes: self.inner.outcomes.lock().list(),
+            archived: self.archived,
         }
     }
 
@@ -103,18 +134,36 @@ impl Applier {
             self.parts.retain(|_, parts| parts.term == entry.id.term);
         }
         match entry.payload {
-            holdfast_wal::Payload::Blank => {}
-            holdfast_wal::Payload::Membership(bytes) => self.membership = Some((Some(entry.id), bytes)),
-            holdfast_wal::Payload::Normal(payload) => {
-                self.inner.counters.log_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
-                self.payload(entry.id, Payload::decode(&payload)?).await?;
+            holdfast_wal::Payload::Blank => {
+                self.inner.archive.applied(entry.id.index, 0, None);
+                self.active.touch();
+            }
+            holdfast_wal::Payload::Membership(bytes) => {
+                self.inner.archive.applied(entry.id.index, bytes.len() as u64, None);
+                self.active.touch();
+                self.membership = Some((Some(entry.id), bytes));
+            }
+            holdfast_wal::Payload::Normal(bytes) => {
+                let payload = Payload::decode(&bytes)?;
+                // Noted before anyone hears of the commit. The archive's own marks are no news to it.
+                if !matches!(payload, Payload::Archived(_)) {
+                    self.inner.archive.applied(entry.id.index, bytes.len() as u64, payload.commit_time());
+                }
+                self.inner.counters.log_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                self.unmeasured += bytes.len() as u64;
+                self.payload(entry.id, payload).await?;
             }
         }
         self.applied = entry.id;
+        self.inner.applied.store(entry.id.index, Ordering::Release);
         Ok(())
     }
 
     async fn payload(&mut self, id: LogId, payload: Payload) -> Result<()> {
+        if !matches!(payload, Payload::Freeze | Payload::Archived(_)) {
+            // Whatever it is, a flush lets the log forget it.
+            self.active.touch();
+        }
         match payload {
             Payload::Group(batches) => {
                 let floor = self.inner.snapshots.raise_floor();
@@ -133,11 +182,17 @@ impl Applier {
                 }
             }
             Payload::Abort { txn } => drop(self.parts.remove(&txn)),
-            Payload::Freeze => self.freeze(id),
-            Payload::Edit { base, manifest, .. } => self.edit(base, manifest).await?,
-            Payload::KeyspaceCreate { name } => self.create_keyspace(name),
+            Payload::Freeze => {
+                self.freeze(id);
+                // When rows come faster than they leave RAM, as in the replay of a long log.
+                let inner = Arc::clone(&self.inner);
+                inner.spill.keep_up(&inner).await;
+            }
+            Payload::Edit { base, manifest, .. } => self.edit(id, base, manifest).await?,
+            Payload::KeyspaceCreate { name } => self.create_keyspace(id, name),
             Payload::KeyspaceDrop { id: keyspace } => self.drop_keyspace(id, keyspace),
             Payload::FormatLevel { level } => self.format_level = self.format_level.max(level),
+            Payload::Archived(point) => self.archive(id, point),
         }
         Ok(())
     }
@@ -146,9 +201,10 @@ impl Applier {
     async fn batch(&mut self, id: LogId, seq: CommitSeq, batch: Bytes, floor: CommitSeq) -> Result<()> {
         let mut batch = BatchReader::new(batch)?;
         let (txn, time) = (batch.header.txn, batch.header.time);
-        if let Some(first) = self.known.get(&txn) {
+        let first = if is_named(txn) { self.inner.outcomes.lock().find(txn) } else { None };
+        if let Some(first) = first {
             // A repeated id has its outcome already (rule 12).
-            let outcome = if *first == CommitSeq::ZERO { Err(rejected("rejected before")) } else { Ok(*first) };
+            let outcome = if first == CommitSeq::ZERO { Err(rejected_before()) } else { Ok(first) };
             self.inner.pending.applied(txn, outcome);
             return Ok(());
         }
@@ -168,9 +224,8 @@ impl Applier {
             let of = keyspace_of(&key);
             if keyspace != of {
                 // The leader refuses these before they get a place; a belt against writing into a number of the past.
-                if of.is_none_or(|of| !self.live.contains(&of)) {
-                    continue;
-                }
+                let Some(live) = of.and_then(|of| self.live.get(&of)) else { continue };
+                live.mark_changed(seq);
                 keyspace = of;
             }
             self.active.insert(key, seq, op, floor);
@@ -200,49 +255,11 @@ impl Applier {
     /// Remembers the outcome and answers whoever waits here.
     fn end(&mut self, txn: u128, time: u64, outcome: Result<CommitSeq>) {
         let seq = outcome.as_ref().copied().unwrap_or_default();
-        self.known.insert(txn, seq);
-        self.outcomes.push_back(TxnOutcome { txn, time, seq });
-        while self.outcomes.len() > OUTCOMES_MAX
-            || self.outcomes.front().is_some_and(|first| first.time + OUTCOME_AGE_MILLIS < time)
-        {
-            let Some(first) = self.outcomes.pop_front() else { break };
-            self.known.remove(&first.txn);
+        if is_named(txn) {
+            self.inner.outcomes.lock().note(TxnOutcome { txn, time, seq });
         }
+        self.newest = (time > 0).then_some(time).or(self.newest);
         self.inner.pending.applied(txn, outcome);
-    }
-
-    fn part(&mut self, id: LogId, txn: u128, number: u32, bytes: Bytes) -> Result<()> {
-        if number == 0 {
-            self.parts.insert(txn, Parts { term: id.term, ..Parts::default() });
-        }
-        // Parts of an aborted batch may still come: they have no beginning here.
-        if let Some(parts) = self.parts.get_mut(&txn) {
-            if parts.pieces.len() != number as usize {
-                return Err(Error::Corrupt(format!(
-                    "log entry {}: part {number} of a batch that has {} parts",
-                    id.index,
-                    parts.pieces.len()
-                )));
-            }
-            parts.bytes += bytes.len();
-            parts.pieces.push(bytes);
-        }
-        Ok(())
-    }
-
-    /// The whole batch from its parts; `None` if a leader change aborted it.
-    fn assemble(&mut self, txn: u128, parts: u32, bytes: u64, crc: u32) -> Result<Option<Bytes>> {
-        let Some(found) = self.parts.remove(&txn) else { return Ok(None) };
-        let mut whole = BytesMut::with_capacity(found.bytes);
-        found.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
-        if found.pieces.len() != parts as usize || found.bytes as u64 != bytes || crc32fast::hash(&whole) != crc {
-            return Err(Error::Corrupt(format!(
-                "batch {txn:032x}: {} parts with {} bytes, expected {parts} with {bytes} and checksum {crc:08x}",
-                found.pieces.len(),
-                found.bytes
-            )));
-        }
-        Ok(Some(whole.freeze()))
     }
 
     /// The active memtable ends here. Not while a big batch is half in the log: replay from here would miss its parts.
@@ -250,31 +267,64 @@ impl Applier {
         if !self.parts.is_empty() || self.active.is_empty() {
             return;
         }
-        let frozen = Frozen {
-            table: Arc::clone(&self.active),
-            up_to: id,
-            state: self.state().encode(),
-            format_level: self.format_level,
-            membership: self.membership.clone(),
-        };
-        self.active = Arc::new(Memtable::new());
         let current = self.inner.read_state();
+        let before = current.frozen.first().map_or(current.version.manifest().up_to, |frozen| frozen.up_to);
+        let frozen = Frozen::new(
+            std::mem::replace(&mut self.active, Arc::new(Memtable::new())),
+            (before, id),
+            (self.state().encode(), self.format_level),
+            self.membership.clone(),
+            self.in_force(),
+        );
         let mut tables = Vec::with_capacity(current.frozen.len() + 1);
         tables.push(Arc::new(frozen));
         tables.extend(current.frozen.iter().cloned());
         let version = Arc::clone(&current.version);
         self.inner.set_read_state(ReadState { active: Arc::clone(&self.active), frozen: tables, version });
-        self.inner.work.notify_one();
+        self.inner.frozen.notify_one();
+        self.inner.spill.look();
     }
 
     /// Rule 1: an edit is in force only if it was made from what is in force now; a memtable goes only with it.
-    async fn edit(&mut self, base: ManifestId, manifest: ManifestId) -> Result<()> {
-        if self.inner.tree.version().manifest().id != base {
+    async fn edit(&mut self, id: LogId, base: ManifestId, manifest: ManifestId) -> Result<()> {
+        if self.in_force() != base {
             return Ok(());
         }
-        self.install_manifest(manifest).await?;
+        *self.inner.in_force.lock() = manifest;
+        self.owed = None;
+        self.load(id.index).await
+    }
+
+    /// The manifest in force by the log, whether it could be read yet or not.
+    fn in_force(&self) -> ManifestId {
+        *self.inner.in_force.lock()
+    }
+
+    /// Installs the manifest in force, or notes that it is owed: a store that is away stops no member.
+    async fn load(&mut self, at: u64) -> Result<()> {
+        let manifest = self.in_force();
+        let tree = self.inner.tree.clone();
+        let late = |_| Err(Error::Store(format!("no answer within {INSTALL_PATIENCE:?}")));
+        // The limit goes with the task: nothing is installed behind its back.
+        let install = async move {
+            tokio::time::timeout(INSTALL_PATIENCE, tree.install(manifest, at)).await.unwrap_or_else(late)
+        };
+        let installed = match self.on_runtime(install).await {
+            Err(Error::Store(why)) => {
+                tracing::warn!(%manifest, why, "a manifest can't be installed: reads go on with the one before");
+                false
+            }
+            installed => installed?,
+        };
+        if !installed {
+            self.owed = Some(Owed { at, again: self.inner.clock.now() + OWED_PAUSE });
+            return Ok(());
+        }
+        self.owed = None;
         let version = self.inner.tree.version();
         let up_to = version.manifest().up_to.index;
+        // Before anyone reads through it.
+        self.inner.snapshots.raise_to(version.manifest().floor);
         let current = self.inner.read_state();
         let frozen = current.frozen.iter().filter(|frozen| frozen.up_to.index > up_to).cloned().collect();
         self.inner.set_read_state(ReadState { active: Arc::clone(&self.active), frozen, version });
@@ -282,9 +332,18 @@ impl Applier {
         Ok(())
     }
 
-    async fn install_manifest(&self, id: ManifestId) -> Result<()> {
-        let tree = self.inner.tree.clone();
-        let installed = self.runtime.spawn(async move { tree.install(id).await }).await;
+    /// How far the archive has come. A mark of the past, or of what is still to come, changes nothing.
+    fn archive(&mut self, id: LogId, point: Option<ArchivePoint>) {
+        let before = self.archived.map_or(0, |before| before.up_to.index);
+        if point.is_none_or(|point| before < point.up_to.index && point.up_to.index < id.index) {
+            self.archived = point;
+            self.inner.archived(point);
+        }
+    }
+
+    /// Runs `install` where the store's sockets live.
+    async fn on_runtime(&self, install: impl Future<Output = Result<bool>> + Send + 'static) -> Result<bool> {
+        let installed = self.runtime.spawn(install).await;
         installed.unwrap_or_else(|error| Err(Error::Closed(format!("the runtime of the database is gone: {error}"))))
     }
 
@@ -292,9 +351,14 @@ impl Applier {
     async fn restore(&mut self, snapshot: &holdfast_wal::Snapshot) -> Result<()> {
         let id = ManifestId::from_bytes(&snapshot.pointer)
             .ok_or_else(|| Error::Corrupt("a snapshot pointer that is no manifest id".into()))?;
-        self.install_manifest(id).await?;
+        let (tree, at) = (self.inner.tree.clone(), snapshot.last.index);
+        // As long as it takes: without it there is nothing to go on with.
+        if !self.on_runtime(async move { tree.install(id, at).await }).await? {
+            return Err(Error::Store(format!("manifest {id} is missing")));
+        }
         let version = self.inner.tree.version();
         let manifest = Arc::clone(version.manifest());
+        self.inner.snapshots.raise_to(manifest.floor);
         let active = Arc::new(Memtable::new());
         self.inner.set_read_state(ReadState { active, frozen: Vec::new(), version });
         let state = MachineState::decode(&manifest.state)?;
@@ -305,19 +369,22 @@ impl Applier {
             manifest.up_to,
             manifest.membership.clone(),
         );
+        // Whatever is derived from rows is out of date.
+        self.inner.keyspaces.mark_changed(CommitSeq::end_of(manifest.up_to.index));
         self.inner.flushed.send_replace(manifest.up_to.index);
         Ok(())
     }
 
-    fn create_keyspace(&mut self, name: String) {
+    fn create_keyspace(&mut self, entry: LogId, name: String) {
         if self.keyspaces.contains_key(&name) || self.keyspaces.len() >= KEYSPACES_MAX {
             return;
         }
         let id = self.next_keyspace;
         self.next_keyspace += 1;
-        self.live.insert(id);
-        self.inner.keyspaces.insert(&name, id);
+        let keyspace = self.inner.keyspaces.insert(&name, id);
+        self.live.insert(id, keyspace);
         self.keyspaces.insert(name, id);
+        self.inner.snapshots.publish(CommitSeq::new(entry.index, 0));
     }
 
     fn drop_keyspace(&mut self, id: LogId, keyspace: KeyspaceId) {
@@ -340,6 +407,10 @@ fn rejected(why: &str) -> Error {
 }
 
 impl Machine for Applier {
+    fn log_ends(&mut self, last: Option<LogId>) {
+        self.go_on(last.unwrap_or_default());
+    }
+
     fn restored(&self) -> Restored {
         Restored { applied: (self.applied.index > 0).then_some(self.applied), membership: self.membership.clone() }
     }
@@ -348,17 +419,31 @@ impl Machine for Applier {
         Box::pin(async move {
             for entry in entries {
                 let index = entry.id.index;
-                if let Err(error) = self.entry(entry).await {
+                let applied = match self.owed {
+                    Some(Owed { at, again }) if self.inner.clock.now() >= again => self.load(at).await,
+                    _ => Ok(()),
+                };
+                let applied = match applied {
+                    Ok(()) => self.entry(entry).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = applied {
                     let error = format!("apply of log entry {index}: {error}");
                     self.inner.poison(&error);
                     return Err(MachineError(error));
                 }
             }
-            if self.active.bytes() >= self.inner.options.memtable_bytes {
+            if self.active.bytes() >= self.inner.options.memtable_bytes
+                || self.unmeasured >= self.inner.options.log_bytes / 64
+            {
+                self.unmeasured = 0;
                 self.inner.work.notify_one();
+                self.inner.measure.notify_one();
             }
-            // The pointer names the manifest durably, so what it covers may go.
-            Ok(Applied { purge_to: self.inner.tree.version().manifest().up_to.index })
+            // The pointer names the manifest durably, so what it covers may go, once it is archived (rule 6).
+            let flushed = self.inner.tree.version().manifest().up_to.index;
+            let archived = self.archived.map_or(flushed, |point| point.up_to.index);
+            Ok(Applied { purge_to: flushed.min(archived) })
         })
     }
 

@@ -92,7 +92,7 @@ struct Walk {
     tombstones: u64,
 }
 
-async fn check_table(table: &Arc<Table>, report: &mut CheckReport) -> Result<()> {
+pub(crate) async fn check_table(table: &Arc<Table>, report: &mut CheckReport) -> Result<()> {
     let tail = table.read_tail(Cause::Check).await?;
     let pages = u32::try_from(tail.pages().len()).unwrap_or(u32::MAX);
     let mut leaves = tail.leaves().iter().enumerate().peekable();

@@ -45,12 +45,24 @@ impl Clock for SystemClock {
     }
 }
 
-/// Gives the cache the engine's clock.
-pub struct CacheClock(pub Arc<dyn Clock>);
+/// Gives the cache the engine's clock, counted from the Unix epoch: deadlines on NVMe must mean the same in the next run.
+pub struct CacheClock {
+    clock: Arc<dyn Clock>,
+    /// The clock's start.
+    start: Duration,
+}
+
+impl CacheClock {
+    /// From now on as even as `clock`, whatever happens to the wall clock.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let start = Duration::from_millis(clock.unix_millis()).saturating_sub(clock.now());
+        Self { clock, start }
+    }
+}
 
 impl holdfast_cache::Clock for CacheClock {
     fn now(&self) -> Duration {
-        self.0.now()
+        self.start + self.clock.now()
     }
 }
 
@@ -83,6 +95,23 @@ impl Entropy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cache_counts_from_the_epoch_in_every_run() {
+        struct Started(Duration);
+        impl Clock for Started {
+            fn now(&self) -> Duration {
+                self.0
+            }
+            fn unix_millis(&self) -> u64 {
+                90_000
+            }
+        }
+        for since in [0, 7, 80] {
+            let clock = CacheClock::new(Arc::new(Started(Duration::from_secs(since))));
+            assert_eq!(holdfast_cache::Clock::now(&clock), Duration::from_secs(90));
+        }
+    }
 
     #[test]
     fn a_seed_replays() {

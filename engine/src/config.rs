@@ -3,11 +3,14 @@
 use std::{ops::Bound, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use holdfast_wal::disk::Disk;
 
 use crate::{
     clock::Clock,
+    cluster::ClusterOptions,
     error::{Error, Result},
     limits,
+    store::Bucket,
 };
 
 /// What a transaction sees and what is checked when it commits.
@@ -38,8 +41,31 @@ pub enum Durability {
     /// Synced by a Raft quorum, and applied here.
     #[default]
     Quorum,
-    /// Also reachable from the bucket alone.
+    /// Also reachable from the bucket alone: archived there, or flushed where there is no archive.
     Bucket,
+}
+
+/// Whether committed log entries are copied to the bucket, so that the loss of every node loses little (the archive).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Archiving {
+    /// With an `s3://` store, and with a folder on another device than the data directory.
+    #[default]
+    Auto,
+    /// In any case.
+    On,
+    /// Never: a rebuild from the bucket has the last flush only.
+    Off,
+}
+
+/// A rebuild from the bucket alone, into an empty data directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The store to recover from; `None` is the database's own, which the new cluster takes over in place. From another
+    /// store everything is copied.
+    pub from: Option<String>,
+    /// Recover although the old cluster still writes, the store's conditional writes are not atomic, or a part of the
+    /// archive is damaged or missing: up to there.
+    pub force: bool,
 }
 
 /// Options of [`crate::Db::begin`].
@@ -120,24 +146,50 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Bytes of RAM for cached pages. `None`: 256 MiB.
     pub memory_cache: Option<u64>,
-    /// Bytes of NVMe for cached pages, in the data directory. `None` or 0: no NVMe cache.
+    /// Bytes of NVMe for cached pages, in the data directory; 0: no NVMe cache. `None`: 1 GiB with an `s3://` store,
+    /// else none, since a local folder is a disk already.
     pub nvme_cache: Option<u64>,
+    /// How long a page stays in the caches after it was stored there; `None` for ever. Pages never change, so a short time
+    /// only costs requests: it bounds how long a page that nobody asks for lies on NVMe.
+    pub cache_ttl: Option<Duration>,
     /// S3 settings by their AWS_* names (without regard to case); they win over the environment.
     pub s3: Vec<(String, String)>,
     /// Open a store that fails the probe.
     pub allow_unsafe_store: bool,
     /// Bytes of rows in RAM at which a memtable is frozen and flushed.
     pub memtable_bytes: usize,
-    /// Bytes of frozen memtables that may wait for the store; at the bound commits answer `Retry`.
+    /// Bytes of frozen memtables in RAM that may wait for the store; at the bound commits wait.
     pub frozen_bytes: usize,
+    /// Bytes of frozen memtables that may wait for the store on local disk, in the folder `spill` of the data directory: from a
+    /// third of `frozen_bytes` on they leave RAM. `None` is as much as `log_bytes`, 0 turns it off.
+    pub spill_bytes: Option<u64>,
     /// Bytes of log on disk.
     pub log_bytes: u64,
+    /// Rebuild the database from the bucket first, unless the data directory holds it already.
+    pub recover: Option<Recovery>,
+    /// Whether the log is archived in the bucket.
+    pub archive: Archiving,
+    /// Least time between two objects of the archive that are not full: about what the loss of every node may lose.
+    pub archive_interval: Duration,
+    /// Bytes of log that fill an object of the archive.
+    pub archive_bytes: usize,
+    /// A leader that has not seen the bucket for so long acknowledges nothing until it sees it again: bounds what a cluster
+    /// acknowledges in vain after another was recovered from its bucket. `None`: commits go on without the bucket.
+    pub fence_after: Option<Duration>,
+    /// How long a commit waits when memtables or log are at their bound, before it answers `Retry`.
+    pub write_stall_timeout: Duration,
     /// Bytes of one transaction's write set; at most [`limits::TXN_BYTES_MAX`].
     pub max_txn_bytes: u64,
     /// Row locks of one transaction.
     pub max_txn_locks: u64,
     /// Age at which a snapshot no longer holds old versions; its reads then answer `Conflict`.
     pub max_snapshot_age: Duration,
+    /// This node among others; `None` for a database of one node.
+    pub cluster: Option<ClusterOptions>,
+    /// The caller's own disk for the log, instead of a folder in the data directory: for simulations.
+    pub disk: Option<Arc<dyn Disk>>,
+    /// The caller's own bucket instead of what the URL names: for simulations and fault wrappers.
+    pub bucket: Option<Arc<dyn Bucket>>,
     /// A simulated clock instead of the machine's.
     pub clock: Option<Arc<dyn Clock>>,
     /// Seeds every random choice instead of the operating system.
@@ -150,14 +202,25 @@ impl Default for Options {
             data_dir: None,
             memory_cache: None,
             nvme_cache: None,
+            cache_ttl: Some(Duration::from_secs(7 * 24 * 60 * 60)),
             s3: Vec::new(),
             allow_unsafe_store: false,
             memtable_bytes: 64 << 20,
             frozen_bytes: 512 << 20,
+            spill_bytes: None,
             log_bytes: 4 << 30,
+            recover: None,
+            archive: Archiving::Auto,
+            archive_interval: Duration::from_secs(1),
+            archive_bytes: 4 << 20,
+            fence_after: None,
+            write_stall_timeout: Duration::from_secs(5),
             max_txn_bytes: 512 << 20,
             max_txn_locks: limits::TXN_LOCKS_MAX,
             max_snapshot_age: Duration::from_secs(60 * 60),
+            cluster: None,
+            disk: None,
+            bucket: None,
             clock: None,
             seed: None,
         }
@@ -168,11 +231,20 @@ impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
             .field("data_dir", &self.data_dir)
+            .field("cluster", &self.cluster)
             .field("memory_cache", &self.memory_cache)
             .field("nvme_cache", &self.nvme_cache)
+            .field("cache_ttl", &self.cache_ttl)
             .field("memtable_bytes", &self.memtable_bytes)
             .field("frozen_bytes", &self.frozen_bytes)
+            .field("spill_bytes", &self.spill_bytes)
             .field("log_bytes", &self.log_bytes)
+            .field("recover", &self.recover)
+            .field("archive", &self.archive)
+            .field("archive_interval", &self.archive_interval)
+            .field("archive_bytes", &self.archive_bytes)
+            .field("fence_after", &self.fence_after)
+            .field("write_stall_timeout", &self.write_stall_timeout)
             .field("max_txn_bytes", &self.max_txn_bytes)
             .field("max_txn_locks", &self.max_txn_locks)
             .field("max_snapshot_age", &self.max_snapshot_age)
@@ -181,17 +253,45 @@ impl std::fmt::Debug for Options {
 }
 
 impl Options {
+    /// Bytes of frozen memtables that may be in RAM: one may be flushed while the next one fills, whatever the options say.
+    pub(crate) fn ram_bound(&self) -> usize {
+        self.frozen_bytes.max(self.memtable_bytes.saturating_mul(2))
+    }
+
+    /// Bytes that the spill may take.
+    pub(crate) fn spill_bound(&self) -> u64 {
+        self.spill_bytes.unwrap_or(self.log_bytes)
+    }
+
     /// Refuses values that contradict each other.
     pub(crate) fn check(&self) -> Result<()> {
         let invalid = |text: String| Err(Error::Invalid(text));
+        if let Some(cluster) = &self.cluster {
+            cluster.check()?;
+        }
         if self.memtable_bytes < 64 << 10 {
             return invalid(format!("memtable_bytes is {}; it must be at least 64 KiB", self.memtable_bytes));
+        }
+        if self.frozen_bytes == 0 {
+            return invalid("frozen_bytes must be at least 1".into());
         }
         if self.max_txn_bytes == 0 || self.max_txn_bytes > limits::TXN_BYTES_MAX {
             return invalid(format!("max_txn_bytes must be between 1 and {}", limits::TXN_BYTES_MAX));
         }
+        if self.cache_ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return invalid("cache_ttl is zero: nothing would be cached; None is for ever".into());
+        }
         if self.max_txn_locks == 0 {
             return invalid("max_txn_locks must be at least 1".into());
+        }
+        if self.archive_interval.is_zero() || self.archive_interval > Duration::from_secs(3600) {
+            return invalid("archive_interval must be between a moment and an hour; archive = Off turns it off".into());
+        }
+        if !(64 << 10..=256 << 20).contains(&self.archive_bytes) {
+            return invalid(format!("archive_bytes is {}; it must be between 64 KiB and 256 MiB", self.archive_bytes));
+        }
+        if self.fence_after.is_some_and(|after| after < Duration::from_secs(1)) {
+            return invalid("fence_after must be at least a second".into());
         }
         if self.log_bytes < 64 << 20 {
             return invalid(format!("log_bytes is {}; it must be at least 64 MiB", self.log_bytes));

@@ -7,25 +7,29 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_cache::Cache;
-use holdfast_wal::Wal;
+use holdfast_wal::{Wal, transport::TcpTransport};
 use parking_lot::Mutex;
 
 use crate::{
-    Batch, Durability, Keyspace, Options, RequestStats, Result, Scan, ScanOptions, Stats, Txn, TxnOptions,
+    Batch, Durability, Keyspace, Options, RequestStats, Result, Scan, ScanOptions, Stats, Troubles, Txn, TxnOptions,
+    archive,
+    cluster::members::Members,
     error::Error,
     format::batch::Payload,
     inner::Inner,
     keyspace,
     limits::KEYSPACES_MAX,
     open::{self, Tasks},
+    outcomes::{self, TxnStatus},
     scan::{KeyRange, Overlay, check_bounds},
     snapshot::PinnedSeq,
+    types::CommitSeq,
 };
 
 /// An open database. Cheap to clone. When the last clone is dropped the database stops as after a crash, which loses
 /// nothing that was acknowledged; [`Db::close`] waits for the end.
 #[derive(Clone)]
-pub struct Db(Arc<Handle>);
+pub struct Db(pub(crate) Arc<Handle>);
 
 pub(crate) struct Handle {
     pub(crate) inner: Arc<Inner>,
@@ -35,6 +39,11 @@ pub(crate) struct Handle {
     pub(crate) cache: Arc<Cache>,
     /// A data directory that goes with the database.
     pub(crate) temporary: Option<PathBuf>,
+    /// What the other nodes told.
+    pub(crate) members: Arc<Members>,
+    /// The sockets between the nodes, if they are ours; gone once closed.
+    pub(crate) network: Mutex<Option<TcpTransport>>,
+    pub(crate) node: u64,
 }
 
 impl Drop for Handle {
@@ -72,8 +81,9 @@ impl Db {
             if let Some(found) = inner.keyspaces.get(name).filter(|found| found.check().is_ok()) {
                 return Ok(found);
             }
+            inner.admit().await?;
             let payload = Payload::KeyspaceCreate { name: name.to_owned() }.encode();
-            self.place(inner.queue.propose(inner, payload, || ())?).await?;
+            self.place(inner.queue.propose(inner, payload, false)?).await?;
         }
         let found = inner.keyspaces.get(name);
         found.ok_or(Error::TooLarge { what: "number of keyspaces", limit: KEYSPACES_MAX as u64 })
@@ -89,8 +99,7 @@ impl Db {
             return Err(Error::Invalid(format!("there is no keyspace {name:?}")));
         };
         let payload = Payload::KeyspaceDrop { id: found.id() }.encode();
-        // Marked with its place in the order: no later batch can write to it.
-        self.place(inner.queue.propose(inner, payload, || found.mark_dropped())?).await
+        self.place(inner.queue.propose_drop(inner, payload, &found)?).await
     }
 
     async fn place(&self, answer: tokio::sync::oneshot::Receiver<Result<holdfast_wal::LogId>>) -> Result<()> {
@@ -175,7 +184,12 @@ impl Db {
     /// # Errors
     /// `Store` if the bucket doesn't take it; `Closed`.
     pub async fn checkpoint(&self) -> Result<()> {
-        self.inner().wait_for_bucket(self.inner().snapshots.visible()).await
+        let inner = self.inner();
+        tokio::select! {
+            biased;
+            flushed = inner.wait_for_bucket(inner.snapshots.visible()) => flushed,
+            error = inner.flush_fails() => Err(error),
+        }
     }
 
     /// Deletes objects that have left force and that no reader holds (`dry_run`: only says which). The background does
@@ -198,13 +212,51 @@ impl Db {
         self.inner().tree.check().await
     }
 
+    /// What became of the transaction that was given this id ([`Txn::set_id`]). Any node tells what it knows; only the leader
+    /// can tell that there is none.
+    ///
+    /// # Errors
+    /// `NotLeader` if a follower does not know it; `Retry` while its commit is under way, or without a leader; `Closed`.
+    pub async fn txn_status(&self, id: u128) -> Result<TxnStatus> {
+        let (inner, txn) = (self.inner(), outcomes::named(id));
+        self.read_barrier().await?;
+        loop {
+            // Before the look at what is pending: apply notes the outcome first.
+            let pending = inner.pending.contains(txn);
+            let found = inner.outcomes.lock().find(txn);
+            match found {
+                Some(CommitSeq::ZERO) => return Ok(TxnStatus::Rejected),
+                Some(seq) => return Ok(TxnStatus::Committed { token: seq.index() }),
+                None if !self.is_leader() => return Err(inner.not_leader()),
+                None if inner.under_way.contains(txn) => {
+                    return Err(Error::Retry("the commit of that transaction is under way".into()));
+                }
+                None if !pending => return Ok(TxnStatus::NotFound),
+                None => inner.drain().await,
+            }
+        }
+    }
+
+    /// Resolves with the cause once the database has failed or was closed.
+    pub async fn closed(&self) -> Error {
+        // Also changed when the database ends.
+        let mut changes = self.inner().flushed.subscribe();
+        loop {
+            if let Err(cause) = self.inner().check() {
+                return cause;
+            }
+            // The sender lives as long as this.
+            let _ = changes.changed().await;
+        }
+    }
+
     /// What the database counts.
     pub fn stats(&self) -> Stats {
         let inner = self.inner();
         let state = inner.read_state();
         let status = self.0.wal.lock().as_ref().map(Wal::status);
         let locks = inner.locks.stats();
-        let frozen: usize = state.frozen.iter().map(|frozen| frozen.table.bytes()).sum();
+        let spilled = state.frozen.iter().filter(|frozen| frozen.on_disk().is_some()).count();
         let tree = inner.tree.stats();
         let mut stats = Stats { cache: self.0.cache.stats(), ..Stats::default() };
         let requests = inner.tree.store().requests();
@@ -215,14 +267,19 @@ impl Db {
             ("commits", inner.counters.commits.load(Ordering::Relaxed)),
             ("conflicts", inner.counters.conflicts.load(Ordering::Relaxed)),
             ("log_applied_bytes", inner.counters.log_bytes.load(Ordering::Relaxed)),
+            ("log_first_index", status.as_ref().and_then(|status| status.first).map_or(0, |first| first.index)),
             ("log_disk_bytes", status.as_ref().map_or(0, |status| status.log_bytes)),
             ("log_runway_bytes", status.as_ref().map_or(0, |status| status.runway)),
+            ("runway_bytes", inner.runway.lock().map_or(0, |runway| runway.left)),
             ("log_applied_index", status.as_ref().map_or(0, |status| status.applied)),
             ("raft_term", status.as_ref().map_or(0, |status| status.leadership.term)),
             ("memtable_bytes", state.active.bytes() as u64),
             ("memtable_versions", state.active.versions() as u64),
             ("memtables_frozen", state.frozen.len() as u64),
-            ("memtables_frozen_bytes", frozen as u64),
+            ("memtables_frozen_bytes", inner.frozen_bytes() as u64),
+            ("spilled_tables", spilled as u64),
+            ("spilled_bytes", inner.spill.bytes()),
+            ("spill_failures", inner.spill.failures()),
             ("tree_objects", tree.objects as u64),
             ("tree_bytes", tree.bytes),
             ("tree_dead_bytes", tree.dead_bytes),
@@ -230,13 +287,30 @@ impl Db {
             ("tree_runs", tree.runs.len() as u64),
             ("tree_tail_bytes", tree.tail_bytes),
             ("tree_installed", tree.installed),
+            ("flushes", tree.flushes),
+            ("compactions", tree.compactions),
+            ("tree_orphans", tree.orphans as u64),
+            ("tree_inherited_objects", tree.inherited as u64),
             ("flushed_index", *inner.flushed.borrow()),
             ("row_locks_held", locks.held),
             ("row_lock_waits", locks.waits),
             ("deadlocks", locks.deadlocks),
             ("oldest_snapshot_seconds", inner.snapshots.oldest().map_or(0, |(_, age)| age.as_secs())),
         ]);
+        stats.counters.extend(archive::run::counters(inner, status.as_ref()));
         stats
+    }
+
+    /// What is wrong now, as far as this node has noticed; nothing, normally.
+    pub fn troubles(&self) -> Troubles {
+        let inner = self.inner();
+        let text = |error: Option<Error>| error.map(|error| error.to_string());
+        Troubles {
+            ended: text(inner.check().err()),
+            commits_refused: inner.refusal(),
+            flush: text(inner.flush_failure.borrow().clone()),
+            archive: text(inner.archive.failure()),
+        }
     }
 
     /// Ends the database: commits under way get their answer, then the log and its threads stop. Other clones answer
@@ -256,6 +330,7 @@ impl Db {
         if let Some(wal) = wal {
             wal.close().await;
         }
+        self.0.network.lock().take();
         self.0.cache.close().await;
         self.inner().tree.store().close();
         if let Some(dir) = self.0.temporary.clone() {

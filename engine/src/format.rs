@@ -1,9 +1,11 @@
 //! On-disk formats: one file each, with its layout, encoder, decoder and golden bytes. Here: what they share.
 
+pub mod archive;
 pub mod batch;
 pub mod manifest;
 pub mod object;
 pub mod page;
+pub mod spill;
 pub mod state;
 
 use bytes::Bytes;
@@ -142,6 +144,11 @@ impl Reader {
         let value = self.bytes.slice(self.at..end);
         self.at = end;
         Ok(value)
+    }
+
+    /// Everything that is left.
+    pub(crate) fn rest(self) -> Bytes {
+        self.bytes.slice(self.at..)
     }
 
     /// A count of things that take at least `each` bytes, so that a corrupt count cannot allocate without bound.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use crate::{
     error::{Error, Result},
     limits::{KEY_BYTES_MAX, KEYSPACE_NAME_BYTES_MAX},
-    types::{KeyspaceId, internal_key},
+    types::{CommitSeq, KeyspaceId, internal_key},
 };
 
 #[derive(Debug)]
@@ -22,6 +22,8 @@ struct Handle {
     name: Arc<str>,
     id: KeyspaceId,
     dropped: AtomicBool,
+    /// Number of the last commit that wrote to it.
+    changed: AtomicU64,
 }
 
 /// A named, ordered map of keys to values. Cheap to clone.
@@ -30,7 +32,8 @@ pub struct Keyspace(Arc<Handle>);
 
 impl Keyspace {
     pub(crate) fn new(name: &str, id: KeyspaceId) -> Self {
-        Self(Arc::new(Handle { name: name.into(), id, dropped: AtomicBool::new(false) }))
+        let (dropped, changed) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self(Arc::new(Handle { name: name.into(), id, dropped, changed }))
     }
 
     /// Its name.
@@ -43,8 +46,24 @@ impl Keyspace {
         self.0.id
     }
 
+    /// Moves with every commit that wrote to it and is visible here, whichever node made it; what was there when the
+    /// database was opened does not count. For whoever keeps something that is derived from its rows.
+    pub fn last_change(&self) -> u64 {
+        self.0.changed.load(Ordering::Acquire)
+    }
+
+    /// A commit wrote to it. Called before the commit is visible.
+    pub(crate) fn mark_changed(&self, seq: CommitSeq) {
+        self.0.changed.fetch_max(seq.0, Ordering::AcqRel);
+    }
+
     pub(crate) fn mark_dropped(&self) {
         self.0.dropped.store(true, Ordering::Release);
+    }
+
+    /// The drop got no place in the log after all.
+    pub(crate) fn unmark_dropped(&self) {
+        self.0.dropped.store(false, Ordering::Release);
     }
 
     /// `Invalid` once the keyspace is dropped.
@@ -74,6 +93,11 @@ impl Keyspaces {
         self.0.read().get(name).cloned()
     }
 
+    /// Everything may have changed up to `seq`.
+    pub fn mark_changed(&self, seq: CommitSeq) {
+        self.0.read().values().for_each(|keyspace| keyspace.mark_changed(seq));
+    }
+
     /// All names, in order.
     pub fn names(&self) -> Vec<String> {
         self.0.read().keys().map(|name| name.to_string()).collect()
@@ -95,8 +119,10 @@ impl Keyspaces {
     }
 
     /// Apply created it.
-    pub fn insert(&self, name: &str, id: KeyspaceId) {
-        self.0.write().insert(name.into(), Keyspace::new(name, id));
+    pub fn insert(&self, name: &str, id: KeyspaceId) -> Keyspace {
+        let keyspace = Keyspace::new(name, id);
+        self.0.write().insert(name.into(), keyspace.clone());
+        keyspace
     }
 
     /// Apply dropped it.

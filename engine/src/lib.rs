@@ -24,6 +24,7 @@
 pub mod blocking;
 pub mod check;
 pub mod clock;
+pub mod cluster;
 pub mod cost;
 pub mod format;
 pub mod gc;
@@ -33,6 +34,7 @@ pub mod tree;
 pub mod types;
 
 mod apply;
+mod archive;
 mod background;
 mod batch;
 mod commit;
@@ -40,7 +42,9 @@ mod compact;
 mod config;
 mod cursor;
 mod db;
+mod durable;
 mod error;
+mod fence;
 mod flush;
 mod identity;
 mod inner;
@@ -48,12 +52,16 @@ mod keyspace;
 mod lock;
 mod memtable;
 mod open;
+mod outcomes;
 mod pending;
 mod pointer;
+mod pressure;
 mod ranges;
 mod read;
+mod recover;
 mod scan;
 mod snapshot;
+mod spill;
 mod stats;
 mod table;
 mod txn;
@@ -64,12 +72,13 @@ use bytes::Bytes;
 
 pub use crate::{
     batch::Batch,
-    config::{Concurrency, Durability, Isolation, Options, ScanOptions, TxnOptions},
+    config::{Archiving, Concurrency, Durability, Isolation, Options, Recovery, ScanOptions, TxnOptions},
     db::{Db, Snapshot},
     error::{Error, Result},
     keyspace::Keyspace,
+    outcomes::TxnStatus,
     scan::Scan,
-    stats::{CacheStats, RequestStats, Stats},
+    stats::{CacheStats, RequestStats, Stats, Troubles},
     txn::{Savepoint, Txn},
 };
 

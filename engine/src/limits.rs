@@ -24,8 +24,12 @@ pub const TXN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const TXN_LOCKS_MAX: u64 = 8 * 1024 * 1024;
 /// Guards that one batch may check or set (rule 11).
 pub const BATCH_GUARDS_MAX: usize = 4096;
+/// Range deletes of one transaction.
+pub const TXN_RANGES_MAX: usize = 4096;
+/// Range deletes in a memtable at which it is frozen, however small it is.
+pub const MEMTABLE_RANGES_MAX: usize = 1024;
 /// Outcomes kept for queries by transaction id (rule 12).
-pub const OUTCOMES_MAX: usize = 8 * 1024;
+pub const OUTCOMES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(ENTRY_BATCHES_MAX < 1 << crate::types::ORDINAL_BITS);
 const _: () = assert!(KEY_BYTES_MAX + INLINE_VALUE_BYTES_MAX < PART_BYTES_MAX);

@@ -260,7 +260,8 @@ impl LockSet {
     /// # Errors
     /// `WouldBlock`, `LockTimeout`, `Deadlock` (the caller must roll back), `TooLarge`.
     pub async fn lock(&mut self, key: Bytes, mode: LockMode, timeout: Option<Duration>) -> Result<()> {
-        if self.held.len() as u64 >= self.limit {
+        // At the limit, rows that are held already may still be locked again, or upgraded.
+        if self.held.len() as u64 >= self.limit && !self.holds(&key) {
             return Err(Error::TooLarge { what: "row locks of a transaction", limit: self.limit });
         }
         match self.table.request(self.owner, &key, mode, timeout.is_some())? {
@@ -294,10 +295,17 @@ impl LockSet {
         }
     }
 
+    fn mode(&self, key: &[u8]) -> Option<LockMode> {
+        self.table.shard(key).lock().get(key).and_then(|row| row.held_by(self.owner))
+    }
+
+    fn holds(&self, key: &[u8]) -> bool {
+        self.mode(key).is_some()
+    }
+
     /// Whether the exclusive lock on `key` is held. For assertions.
     pub fn holds_exclusive(&self, key: &[u8]) -> bool {
-        let shard = self.table.shard(key).lock();
-        shard.get(key).and_then(|row| row.held_by(self.owner)) == Some(LockMode::Exclusive)
+        self.mode(key) == Some(LockMode::Exclusive)
     }
 
     /// How many rows are locked.

@@ -1,4 +1,4 @@
-//! The memtable: committed rows in RAM, in key order, each with a chain of versions, newest first.
+//! The memtable: committed rows in RAM, in key order, each with a chain of versions, oldest first.
 //!
 //! One writer (apply), any number of readers that never wait for it. Chains are trimmed on write at the version floor:
 //! versions that no snapshot can reach go.
@@ -17,7 +17,10 @@ use crossbeam_skiplist::{SkipMap, map::Entry};
 use parking_lot::RwLock;
 use smallvec::{SmallVec, smallvec};
 
-use crate::types::{CommitSeq, Item, Op, RangeDelete};
+use crate::{
+    ranges::Ranges,
+    types::{CommitSeq, Item, Op, RangeDelete},
+};
 
 /// Bytes that a row costs besides its key and value: skip list node, chain, two `Bytes` handles, batch framing.
 const ROW_OVERHEAD: usize = 160;
@@ -25,26 +28,55 @@ const ROW_OVERHEAD: usize = 160;
 const ITEMS_CHUNK: usize = 256;
 /// Bytes that a further version of a row costs besides its value.
 const VERSION_OVERHEAD: usize = 48;
+/// Versions that trimming a chain may move each time; a longer rest waits until as many can go as stay.
+const TRIM_MOVES: usize = 16;
 
 /// Borrowed bounds over internal keys.
 pub type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 type Versions = SmallVec<[(CommitSeq, Op); 1]>;
 
-/// A key's versions, newest first. The lock is held for a few loads; writers touch it once per committed row.
+/// A key's versions, oldest first, so that a new one is pushed at the end whatever an old snapshot holds. The lock is
+/// held for a few loads; writers touch it once per committed row.
 struct Chain(RwLock<Versions>);
 
 impl Chain {
     fn at(&self, at: CommitSeq) -> Option<(CommitSeq, Op)> {
-        self.0.read().iter().find(|(seq, _)| *seq <= at).cloned()
+        let versions = self.0.read();
+        match versions.last() {
+            Some(newest) if newest.0 <= at => Some(newest.clone()),
+            _ => versions.get(reachable_from(&versions, at)?).cloned(),
+        }
     }
+}
+
+/// The slot of the newest version at or below `at`.
+fn reachable_from(versions: &Versions, at: CommitSeq) -> Option<usize> {
+    versions.partition_point(|(seq, _)| *seq <= at).checked_sub(1)
+}
+
+/// How many versions at the front no reader at or above `floor` reaches, once dropping them is worth the moves.
+fn droppable(versions: &Versions, floor: CommitSeq) -> usize {
+    let dead = reachable_from(versions, floor).unwrap_or(0);
+    let moves = versions.len() - dead;
+    if moves <= TRIM_MOVES.max(dead) { dead } else { 0 }
+}
+
+/// Range deletes as they came, for the flush, and as readers search them.
+#[derive(Default)]
+struct RangeDeletes {
+    list: Vec<RangeDelete>,
+    index: Ranges,
 }
 
 /// One memtable.
 pub struct Memtable {
     rows: SkipMap<Bytes, Chain>,
-    ranges: RwLock<Vec<RangeDelete>>,
-    has_ranges: AtomicBool,
+    ranges: RwLock<RangeDeletes>,
+    /// Range deletes held; readers look at them only if there are any.
+    range_count: AtomicUsize,
+    /// An entry was applied while this was the active one.
+    touched: AtomicBool,
     bytes: AtomicUsize,
     versions: AtomicUsize,
 }
@@ -61,7 +93,8 @@ impl Memtable {
         Self {
             rows: SkipMap::new(),
             ranges: RwLock::default(),
-            has_ranges: AtomicBool::new(false),
+            range_count: AtomicUsize::new(0),
+            touched: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             versions: AtomicUsize::new(0),
         }
@@ -76,20 +109,21 @@ impl Memtable {
             let mut dropped = 0;
             {
                 let mut versions = row.value().0.write();
-                let replaces = versions.first().is_some_and(|(newest, _)| *newest == seq);
-                if replaces {
-                    freed += versions.remove(0).1.value_len() + VERSION_OVERHEAD;
+                if versions.last().is_some_and(|(newest, _)| *newest == seq) {
+                    freed += versions.pop().map_or(0, |(_, op)| op.value_len() + VERSION_OVERHEAD);
                     dropped += 1;
                 }
-                versions.insert(0, (seq, op));
-                if let Some(keep) = versions.iter().position(|(seq, _)| *seq <= floor) {
-                    for (_, op) in versions.drain(keep + 1..) {
-                        freed += op.value_len() + VERSION_OVERHEAD;
-                        dropped += 1;
-                    }
-                    if versions.len() == 1 {
-                        versions.shrink_to_fit();
-                    }
+                versions.push((seq, op));
+                let dead = droppable(&versions, floor);
+                for (_, op) in versions.drain(..dead) {
+                    freed += op.value_len() + VERSION_OVERHEAD;
+                    dropped += 1;
+                }
+                // Of a chain that was long only room for its like stays.
+                if versions.spilled()
+                    && (versions.len() == 1 || versions.capacity() > TRIM_MOVES.max(4 * versions.len()))
+                {
+                    versions.shrink_to_fit();
                 }
             }
             self.bytes.fetch_add(added + VERSION_OVERHEAD, Ordering::Relaxed);
@@ -106,8 +140,10 @@ impl Memtable {
     /// Adds a range delete. Called by the single writer.
     pub fn delete_range(&self, range: RangeDelete) {
         self.bytes.fetch_add(range.start.len() + range.end.len() + ROW_OVERHEAD, Ordering::Relaxed);
-        self.ranges.write().push(range);
-        self.has_ranges.store(true, Ordering::Release);
+        let mut ranges = self.ranges.write();
+        ranges.index.add(&range.start, &range.end, range.seq);
+        ranges.list.push(range);
+        self.range_count.store(ranges.list.len(), Ordering::Release);
     }
 
     /// The newest version of `key` at or below `at`, deletes included. Range deletes are the caller's.
@@ -117,16 +153,27 @@ impl Memtable {
 
     /// The greatest commit number of a range delete at or below `at` that covers `key`.
     pub fn covering(&self, key: &[u8], at: CommitSeq) -> Option<CommitSeq> {
-        if !self.has_ranges.load(Ordering::Acquire) {
+        if self.range_count() == 0 {
             return None;
         }
-        let ranges = self.ranges.read();
-        ranges.iter().filter(|range| range.hides(key, CommitSeq::ZERO, at)).map(|range| range.seq).max()
+        Some(self.ranges.read().index.newest_over(key, at)).filter(|seq| *seq > CommitSeq::ZERO)
     }
 
     /// Every range delete, oldest first.
     pub fn range_deletes(&self) -> Vec<RangeDelete> {
-        if self.has_ranges.load(Ordering::Acquire) { self.ranges.read().clone() } else { Vec::new() }
+        if self.range_count() == 0 { Vec::new() } else { self.ranges.read().list.clone() }
+    }
+
+    /// How many range deletes it holds.
+    pub fn range_count(&self) -> usize {
+        self.range_count.load(Ordering::Acquire)
+    }
+
+    /// Adds the range deletes that a reader of these bounds at `at` obeys to `out`.
+    pub(crate) fn ranges_within(&self, bounds: Bounds<'_>, at: CommitSeq, out: &mut Ranges) {
+        if self.range_count() > 0 {
+            out.merge(&self.ranges.read().index, bounds, at);
+        }
     }
 
     /// Appends up to `max` rows within the bounds, newest visible version each, to `out`. Fewer than `max` means the end.
@@ -145,13 +192,13 @@ impl Memtable {
 
     /// Appends every version that a snapshot at or above `floor` can reach of up to `rows` rows after `after`, in the
     /// order (key, newest first). Appending nothing means the end.
-    fn versions_after(&self, after: Option<&Bytes>, floor: CommitSeq, rows: usize, out: &mut VecDeque<Item>) {
+    pub fn versions_after(&self, after: Option<&Bytes>, floor: CommitSeq, rows: usize, out: &mut VecDeque<Item>) {
         let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
         for row in self.rows.range::<[u8], _>((start, Bound::Unbounded)).take(rows) {
             let versions = row.value().0.read();
-            let keep = versions.iter().position(|(seq, _)| *seq <= floor).map_or(versions.len(), |at| at + 1);
+            let from = reachable_from(&versions, floor).unwrap_or(0);
             let item = |(seq, op): &(CommitSeq, Op)| Item { key: row.key().clone(), seq: *seq, op: op.clone() };
-            out.extend(versions.iter().take(keep).map(item));
+            out.extend(versions.iter().skip(from).rev().map(item));
         }
     }
 
@@ -170,11 +217,11 @@ impl Memtable {
 
     /// Whether a row in the bounds, or a range delete that meets them, is newer than `since`.
     pub fn changed_since(&self, bounds: Bounds<'_>, since: CommitSeq) -> bool {
-        let newer = |row: &Entry<'_, Bytes, Chain>| row.value().0.read().first().is_some_and(|(seq, _)| *seq > since);
+        let newer = |row: &Entry<'_, Bytes, Chain>| row.value().0.read().last().is_some_and(|(seq, _)| *seq > since);
         if self.rows.range::<[u8], _>(bounds).any(|row| newer(&row)) {
             return true;
         }
-        self.range_deletes().iter().any(|range| range.seq > since && meets(range, bounds))
+        self.range_count() > 0 && self.ranges.read().index.changed_since(bounds, since)
     }
 
     /// Estimated bytes of memory.
@@ -187,9 +234,14 @@ impl Memtable {
         self.versions.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing was ever written to it.
+    /// An entry was applied: a flush has something to do even without rows, be it guards, keyspaces, or the log's space.
+    pub fn touch(&self) {
+        self.touched.store(true, Ordering::Release);
+    }
+
+    /// Whether no entry was applied since it was begun.
     pub fn is_empty(&self) -> bool {
-        self.versions() == 0 && !self.has_ranges.load(Ordering::Acquire)
+        self.versions() == 0 && self.range_count() == 0 && !self.touched.load(Ordering::Acquire)
     }
 }
 
@@ -242,6 +294,24 @@ mod tests {
         assert_eq!(table.versions(), 4);
         assert_eq!(table.get(b"hot", CommitSeq(7)).unwrap().0, CommitSeq(7));
         assert_eq!(table.items(CommitSeq(9)).count(), 2);
+    }
+
+    #[test]
+    fn a_hot_row_under_an_old_snapshot_costs_no_more_with_each_version() {
+        const VERSIONS: u64 = 400_000;
+        let table = Arc::new(Memtable::new());
+        // Moving the whole chain for each of these would take minutes.
+        (1..=VERSIONS).for_each(|seq| put(&table, "hot", seq, 1));
+        assert_eq!(table.versions() as u64, VERSIONS);
+        for at in [1, 2, VERSIONS / 2, VERSIONS] {
+            assert_eq!(table.get(b"hot", CommitSeq(at)).unwrap().0, CommitSeq(at));
+        }
+        // The floor follows at a distance: what stays is bounded by what readers reach.
+        (VERSIONS + 1..=2 * VERSIONS).for_each(|seq| put(&table, "hot", seq, seq - 10_000));
+        assert!(table.versions() <= 20_002, "{} versions", table.versions());
+        assert_eq!(table.get(b"hot", CommitSeq(2 * VERSIONS - 10_000)).unwrap().0, CommitSeq(2 * VERSIONS - 10_000));
+        let newest_first: Vec<_> = table.items(CommitSeq(2 * VERSIONS - 2)).map(|item| item.seq.0).collect();
+        assert_eq!(newest_first, [2 * VERSIONS, 2 * VERSIONS - 1, 2 * VERSIONS - 2]);
     }
 
     #[test]

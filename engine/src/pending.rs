@@ -76,7 +76,7 @@ struct Waiting {
 pub struct Pending {
     state: RwLock<State>,
     len: AtomicUsize,
-    /// The newest batch that was applied, or why no more will be.
+    /// The newest batch that is decided, or why no more will be.
     applied: watch::Sender<Result<Order>>,
     /// Newest order that was ever withdrawn: whoever read it must not commit.
     withdrawn: AtomicU64,
@@ -103,6 +103,11 @@ impl Pending {
             applied: watch::Sender::new(Ok(0)),
             withdrawn: AtomicU64::new(0),
         }
+    }
+
+    /// Whether a transaction's batch has its place and is not applied.
+    pub fn contains(&self, txn: u128) -> bool {
+        self.state.read().waiting.iter().any(|waiting| waiting.batch.txn == txn)
     }
 
     /// Gives a batch its place. The caller holds the commit queue, so that this is the log's order.
@@ -146,7 +151,7 @@ impl Pending {
         state.history.push_back((batch.writes.len() <= HISTORY_OPS).then_some(batch));
         self.len.store(state.waiting.len(), Ordering::Release);
         drop(state);
-        let _ = self.applied.send_replace(Ok(order));
+        self.decided(order);
         if let Some(done) = done {
             // The committer may have gone away; the commit stands.
             let _ = done.send(outcome);
@@ -173,12 +178,34 @@ impl Pending {
             state.ranges.extend(batch.ranges.iter().map(|(start, end)| (order, start.clone(), end.clone())));
         }
         self.len.store(state.waiting.len(), Ordering::Release);
+        let decided = state.first - 1;
         drop(state);
+        // The hole counts as applied, or who waits for a batch in it would wait for the next commit.
+        self.decided(decided);
         for waiting in gone {
             if let Some(done) = waiting.done {
                 let _ = done.send(Err(cause.clone()));
             }
         }
+    }
+
+    /// Answers `cause` to everyone who waits for the end of a batch; the batches stay where they are.
+    pub fn answer_all(&self, cause: &Error) {
+        let waiting: Vec<_> = self.state.write().waiting.iter_mut().filter_map(|waiting| waiting.done.take()).collect();
+        for done in waiting {
+            let _ = done.send(Err(cause.clone()));
+        }
+    }
+
+    /// Every batch up to `order` was applied or withdrawn.
+    fn decided(&self, order: Order) {
+        self.applied.send_if_modified(|applied| match applied {
+            Ok(before) if *before < order => {
+                *before = order;
+                true
+            }
+            _ => false,
+        });
     }
 
     /// Whether something at or before `order` was withdrawn: a transaction that read it must run again.
@@ -210,6 +237,11 @@ impl Pending {
     pub fn last(&self) -> Order {
         let state = self.state.read();
         state.first + state.waiting.len() as Order - 1
+    }
+
+    /// The order of the newest batch before the first that is under way.
+    pub fn last_decided(&self) -> Order {
+        self.state.read().first - 1
     }
 
     /// The newest pending write of a key: its batch and what it does.
@@ -395,5 +427,19 @@ mod tests {
         pending.applied(1, Ok(CommitSeq::ZERO));
         pending.applied(3, Ok(CommitSeq::ZERO));
         pending.wait(next).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_batch_that_was_withdrawn() {
+        let pending = Pending::new();
+        pending.push(batch(1, &[("k", "kept")], &[]), None);
+        let lost = pending.push(batch(2, &[("k", "lost")], &[]), None);
+        pending.withdraw(1, &Error::Retry("log full".into()));
+        // Counted as decided at once, and nothing else is under way that could wake this later.
+        pending.applied(1, Ok(CommitSeq::ZERO));
+        pending.wait(lost).await.unwrap();
+        pending.push(batch(3, &[], &[]), None);
+        pending.withdraw(1, &Error::Retry("log full".into()));
+        pending.wait(pending.last()).await.unwrap();
     }
 }

@@ -9,13 +9,10 @@
 //!     32    4  CRC-32 of bytes 0..32
 //! ```
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use crate::{
+    durable,
     error::{Error, Result},
     format::{check_version, manifest::ManifestId, u16_at, u32_at},
 };
@@ -54,15 +51,7 @@ pub fn read(path: &Path) -> Result<Option<ManifestId>> {
 
 /// Replaces the pointer; on the device, name included, when this returns. Blocks.
 pub fn write(path: &Path, id: ManifestId) -> Result<()> {
-    let replace = || {
-        let staged = path.with_extension("new");
-        let mut file = File::create(&staged)?;
-        file.write_all(&encode(id))?;
-        file.sync_all()?;
-        fs::rename(&staged, path)?;
-        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-    };
-    replace().map_err(|error: io::Error| Error::Store(format!("{}: {error}", path.display())))
+    durable::replace(path, &encode(id)).map_err(|error| Error::Store(format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]

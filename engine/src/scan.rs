@@ -16,10 +16,11 @@ use crate::{
     error::{Error, Result},
     inner::Inner,
     keyspace::Keyspace,
-    memtable::{Bounds, meets},
+    memtable::Bounds,
     pending::PendingRange,
+    ranges::Ranges,
     snapshot::PinnedSeq,
-    types::{CommitSeq, Item, Op, RangeDelete, internal_key, keyspace_bounds, user_key},
+    types::{CommitSeq, Item, Op, internal_key, keyspace_bounds, user_key},
 };
 
 mod source;
@@ -127,11 +128,9 @@ impl Scan {
         let Overlay { own, own_ranges, pending } = overlay;
         let reverse = options.reverse;
         let state = inner.read_state();
-        let mut ranges: Vec<RangeDelete> = state.range_deletes(pin.at());
-        let special = |seq| move |(start, end)| RangeDelete { start, end, seq };
-        ranges.extend(own_ranges.into_iter().map(special(OWN)));
-        ranges.extend(pending.ranges.into_iter().map(special(PENDING)));
-        ranges.retain(|delete| meets(delete, range.bounds()));
+        let mut ranges = state.ranges_within(range.bounds(), pin.at());
+        own_ranges.iter().for_each(|(start, end)| ranges.add(start, end, OWN));
+        pending.ranges.iter().for_each(|(start, end)| ranges.add(start, end, PENDING));
         let mut sources = SmallVec::new();
         if !own.is_empty() {
             sources.push(Source::fixed(own, OWN, reverse));
@@ -139,8 +138,11 @@ impl Scan {
         if !pending.writes.is_empty() {
             sources.push(Source::fixed(pending.writes, PENDING, reverse));
         }
-        for table in state.tables().filter(|table| table.versions() > 0) {
-            sources.push(Source::memtable(Arc::clone(table), range.clone(), pin.at(), reverse, options.limit_hint));
+        if state.active.versions() > 0 {
+            sources.push(Source::active(&state.active, range.clone(), pin.at(), reverse, options.limit_hint));
+        }
+        for frozen in state.frozen.iter().filter(|frozen| frozen.versions() > 0) {
+            sources.push(Source::frozen(frozen, range.clone(), pin.at(), reverse, options.limit_hint));
         }
         if state.version.tables().next().is_some() {
             sources.push(Source::pages(&state.version, range, pin.at(), reverse, options.limit_hint));
@@ -212,7 +214,7 @@ impl futures::Stream for Scan {
 struct Merge {
     sources: SmallVec<[Source; 4]>,
     /// Range deletes that meet the scan and that it obeys.
-    ranges: Vec<RangeDelete>,
+    ranges: Ranges,
     reverse: bool,
     pin: PinnedSeq,
     inner: Arc<Inner>,
@@ -301,8 +303,7 @@ impl Merge {
 
     fn push(&self, item: Item, out: &mut Vec<KeyValue>) {
         let Op::Put(value) = item.op else { return };
-        let hidden = |range: &RangeDelete| range.hides(&item.key, item.seq, CommitSeq::MAX);
-        if !self.ranges.is_empty() && self.ranges.iter().any(hidden) {
+        if self.ranges.newest_over(&item.key, CommitSeq::MAX) > item.seq {
             return;
         }
         out.push(KeyValue { key: user_key(&item.key), value });

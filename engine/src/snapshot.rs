@@ -32,6 +32,8 @@ pub struct Snapshots {
     pins: Mutex<VecDeque<Pin>>,
     visible: AtomicU64,
     floor: AtomicU64,
+    /// What other members need: the floor does not rise above it.
+    cap: AtomicU64,
     clock: Arc<dyn Clock>,
     max_age: Duration,
 }
@@ -39,7 +41,14 @@ pub struct Snapshots {
 impl Snapshots {
     /// No snapshots; `visible` is what recovery starts from.
     pub fn new(clock: Arc<dyn Clock>, max_age: Duration) -> Self {
-        Self { pins: Mutex::default(), visible: AtomicU64::new(0), floor: AtomicU64::new(0), clock, max_age }
+        Self {
+            pins: Mutex::default(),
+            visible: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
+            cap: AtomicU64::new(u64::MAX),
+            clock,
+            max_age,
+        }
     }
 
     /// The newest commit number whose whole transaction is readable.
@@ -90,15 +99,37 @@ impl Snapshots {
         while pins.front().is_some_and(|pin| pin.readers == 0 || expired(pin)) {
             pins.pop_front();
         }
-        let floor = pins.front().map_or(visible, |pin| pin.at);
+        let floor = pins.front().map_or(visible, |pin| pin.at).min(CommitSeq(self.cap.load(Ordering::Acquire)));
         // Published before the caller drops anything, and before a later pin can be taken.
         CommitSeq(self.floor.fetch_max(floor.0, Ordering::SeqCst).max(floor.0))
+    }
+
+    /// Other members still read at `cap` and above.
+    pub fn set_cap(&self, cap: CommitSeq) {
+        self.cap.store(cap.0, Ordering::Release);
+    }
+
+    /// Versions that only readers below `floor` reach are gone from what is installed next.
+    pub fn raise_to(&self, floor: CommitSeq) {
+        // Under the lock: a pin taken later is above it, since everything up to the floor is applied.
+        let _pins = self.pins.lock();
+        self.floor.fetch_max(floor.0, Ordering::SeqCst);
+    }
+
+    /// What the readers of this node need: versions that only readers below it reach are not missed here.
+    pub fn needed(&self) -> CommitSeq {
+        let pins = self.pins.lock();
+        let oldest = pins.iter().find(|pin| pin.readers > 0).map(|pin| pin.at);
+        oldest.unwrap_or_else(|| self.visible()).max(CommitSeq(self.floor.load(Ordering::SeqCst)))
     }
 
     /// Whether every version that a reader at `at` needs was there until now. Ask after reading.
     pub fn check(&self, at: CommitSeq) -> Result<()> {
         if self.floor.load(Ordering::SeqCst) > at.0 {
-            return Err(Error::Conflict(format!("snapshot too old (over {} s)", self.max_age.as_secs())));
+            return Err(Error::Conflict(format!(
+                "snapshot too old: its versions are gone (it was over {} s old, or the leader changed)",
+                self.max_age.as_secs()
+            )));
         }
         Ok(())
     }

@@ -51,3 +51,17 @@ impl Stats {
         of_cache.chain(of_store).chain(others).collect()
     }
 }
+
+/// What is wrong with a database, in its own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Troubles {
+    /// Why it has ended.
+    pub ended: Option<String>,
+    /// Why commits are refused: the log or the memory for what waits for the bucket is at its bound.
+    pub commits_refused: Option<String>,
+    /// Why the last flush to the bucket failed. All is kept and tried again.
+    pub flush: Option<String>,
+    /// Why the log was not archived the last time. All is kept and tried again.
+    pub archive: Option<String>,
+}

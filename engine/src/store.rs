@@ -351,7 +351,11 @@ impl Store {
                 // Jitter, so that clients that failed together do not return together.
                 let jitter = (self.0.options.entropy.next_u64() >> 32) as u32;
                 let pause = pause / 2 + (pause / 2).mul_f64(f64::from(jitter) / f64::from(u32::MAX));
-                tracing::debug!(%at, attempt, %failure, ?pause, "store request failed, trying again");
+                // One failure or two are everyday; a third in a row is worth a line, and who gives up says so.
+                match attempt {
+                    2 => tracing::warn!(%at, %failure, "a store request failed three times, trying on"),
+                    _ => tracing::debug!(%at, attempt, %failure, ?pause, "store request failed, trying again"),
+                }
                 tokio::time::sleep(pause).await;
                 Ok(())
             }
@@ -370,6 +374,16 @@ pub enum Put {
     Won(Option<String>),
     /// The condition did not hold.
     Lost,
+}
+
+/// A bucket in this process's memory that several databases of the process may share, for simulations.
+pub fn in_memory() -> Arc<dyn Bucket> {
+    Arc::new(remote::RemoteBucket::memory(""))
+}
+
+/// A folder that the caller owns, as a bucket. Blocks.
+pub(crate) fn in_folder(path: std::path::PathBuf) -> std::io::Result<Arc<dyn Bucket>> {
+    Ok(Arc::new(file::FileBucket::owned(path)?))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
         object::{self, Tail},
         page::{self, Extent, Leaf},
     },
-    store::{Cause, Store},
+    store::{Cause, Store, owner::Owner},
     types::{CommitSeq, Op},
 };
 
@@ -33,17 +33,48 @@ const COPY_PAGES: u32 = 32;
 pub(crate) struct TableIo {
     pub(crate) store: Store,
     pub(crate) cache: Arc<Cache>,
-    /// The folder of this incarnation, with a final slash.
+    pub(crate) cluster: u128,
+    /// The folder of this incarnation, with a final slash; empty if names need none.
     pub(crate) folder: String,
+    /// What objects are called, by term and id.
+    pub(crate) name: fn(u64, u128) -> String,
     pub(crate) tails: Tails,
+    pub(crate) orphans: Orphans,
 }
 
+/// Objects that were written, or begun, for a step that was given up: when, and their terms and ids. No manifest names
+/// them; the next collection after the grace period deletes them.
+#[derive(Default)]
+pub(crate) struct Orphans(pub(crate) parking_lot::Mutex<Vec<(std::time::Duration, u64, u128)>>);
+
 impl TableIo {
+    /// Nothing will ever name these objects.
+    pub(crate) fn abandon(&self, objects: impl Iterator<Item = (u64, u128)>) {
+        let now = self.store.clock().now();
+        self.orphans.0.lock().extend(objects.map(|(term, id)| (now, term, id)));
+    }
+
     /// The key of an object. The hash in front spreads load over the store's partitions.
     pub(crate) fn object_key(&self, term: u64, id: u128) -> String {
-        let hash = object::hash(&id.to_be_bytes()) as u16;
-        format!("{}obj/{hash:04x}/{term:08x}-{}", self.folder, ulid::Ulid(id))
+        format!("{}{}", self.folder, (self.name)(term, id))
     }
+
+    /// The key of an object, which may lie under an earlier incarnation.
+    pub(crate) fn key_of(&self, meta: &ObjectMeta) -> String {
+        match meta.origin {
+            None => self.object_key(meta.term, meta.id),
+            Some(incarnation) => {
+                let folder = Owner { cluster: self.cluster, incarnation }.folder();
+                format!("{folder}{}", object_name(meta.term, meta.id))
+            }
+        }
+    }
+}
+
+/// An object's key below the folder of its incarnation.
+pub(crate) fn object_name(term: u64, id: u128) -> String {
+    let hash = object::hash(&id.to_be_bytes()) as u16;
+    format!("obj/{hash:04x}/{term:08x}-{}", ulid::Ulid(id))
 }
 
 /// An immutable object.
@@ -64,7 +95,7 @@ impl Table {
 
     /// The object's key in the store.
     pub(crate) fn key(&self) -> String {
-        self.io.object_key(self.meta.term, self.meta.id)
+        self.io.key_of(&self.meta)
     }
 
     fn at(&self, error: Error) -> Error {

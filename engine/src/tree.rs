@@ -4,7 +4,14 @@
 //! caller proposes an edit that names the draft and its base; when the edit is applied and accepted, it calls
 //! [`Tree::install`]. If another edit came first, [`Tree::rebase`] makes a new manifest of the same step.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use holdfast_cache::Cache;
@@ -19,13 +26,18 @@ use crate::{
     gc::Graveyard,
     pointer,
     store::{Cause, Store, owner::Owner},
-    table::{Table, TableIo, Tails},
+    table::{Orphans, Table, TableIo, Tails, object_name},
     types::{CommitSeq, RangeDelete},
     writer::Shape,
 };
+use stored::find_manifest;
+pub(crate) use stored::{fetch_manifest, manifest_key, read_manifest};
+
+mod stored;
+
 pub use crate::{
     cursor::VersionCursor,
-    flush::run::Source,
+    flush::source::Source,
     format::{
         manifest::{Manifest, ManifestId, Membership},
         page::Codec,
@@ -114,6 +126,8 @@ pub struct Draft {
     pub up_to: LogId,
     /// Why the step was made, for logs.
     pub reason: &'static str,
+    /// Versions that only readers below this reach are gone with the step.
+    floor: CommitSeq,
     change: Arc<Change>,
 }
 
@@ -157,8 +171,16 @@ pub struct TreeStats {
     pub entries: u64,
     /// Memory of indexes and filters.
     pub tail_bytes: u64,
-    /// Flushes and compactions installed here.
+    /// Manifests put in force here.
     pub installed: u64,
+    /// Flushes among them that were made here.
+    pub flushes: u64,
+    /// Compaction steps among them that were made here.
+    pub compactions: u64,
+    /// Objects of steps that were given up, which are not deleted yet.
+    pub orphans: usize,
+    /// Objects in force that lie under an earlier incarnation, from which this one was recovered.
+    pub inherited: usize,
 }
 
 /// The objects of one database. Cheap to clone.
@@ -170,13 +192,26 @@ pub(crate) struct Inner {
     pub(crate) options: TreeOptions,
     version: RwLock<Arc<Version>>,
     /// Drafts that may be installed, with the tables their writer has open.
-    drafts: Mutex<FxHashMap<ManifestId, Arc<Version>>>,
+    drafts: Mutex<FxHashMap<ManifestId, Prepared>>,
     pub(crate) graveyard: Graveyard,
-    installed: std::sync::atomic::AtomicU64,
+    installed: Installed,
     /// One compaction at a time.
     compacting: tokio::sync::Mutex<()>,
     /// One install at a time.
     installing: tokio::sync::Mutex<()>,
+}
+
+/// A draft's version, ready to be put in force.
+struct Prepared {
+    version: Arc<Version>,
+    is_flush: bool,
+}
+
+#[derive(Default)]
+struct Installed {
+    all: AtomicU64,
+    flushes: AtomicU64,
+    compactions: AtomicU64,
 }
 
 impl Tree {
@@ -187,26 +222,36 @@ impl Tree {
         options: TreeOptions,
         current: Option<ManifestId>,
     ) -> Result<Self> {
-        let io =
-            Arc::new(TableIo { store, cache, folder: options.owner.folder(), tails: Tails::new(options.tail_bytes) });
+        let Owner { cluster, incarnation } = options.owner;
         let manifest = match current {
-            Some(id) => read_manifest(&io, &options.owner, id).await?,
-            None => {
-                let Owner { cluster, incarnation } = options.owner;
-                Manifest { cluster, incarnation, ..Manifest::default() }
-            }
+            Some(id) => fetch_manifest(&store, &options.owner.folder(), cluster, id).await?,
+            None => Manifest { cluster, incarnation, ..Manifest::default() },
         };
+        Ok(Self::of(store, cache, options, manifest))
+    }
+
+    /// A tree that has this manifest in force.
+    pub(crate) fn of(store: Store, cache: Arc<Cache>, options: TreeOptions, manifest: Manifest) -> Self {
+        let io = Arc::new(TableIo {
+            store,
+            cache,
+            cluster: options.owner.cluster,
+            folder: options.owner.folder(),
+            name: object_name,
+            tails: Tails::new(options.tail_bytes),
+            orphans: Orphans::default(),
+        });
         let version = Arc::new(Version::new(manifest, &[], &io));
-        Ok(Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             io,
             options,
             version: RwLock::new(version),
             drafts: Mutex::default(),
             graveyard: Graveyard::default(),
-            installed: std::sync::atomic::AtomicU64::new(0),
+            installed: Installed::default(),
             compacting: tokio::sync::Mutex::new(()),
             installing: tokio::sync::Mutex::new(()),
-        })))
+        }))
     }
 
     /// The current version. Holding it pins its objects.
@@ -223,7 +268,7 @@ impl Tree {
         &self.0.io.store
     }
 
-    fn shape(&self) -> Shape {
+    pub(crate) fn shape(&self) -> Shape {
         let TreeOptions { page_bytes, object_bytes, codec, .. } = self.0.options;
         // Offsets in a page have 16 bits.
         Shape { page_bytes: page_bytes.clamp(1024, 32 * 1024), object_bytes, codec }
@@ -250,7 +295,7 @@ impl Tree {
             up_to: input.up_to,
             membership: input.membership,
         };
-        self.draft(Arc::new(change), &version, input.term, "flush").await
+        self.first_draft(change, &version, input.term, input.floor, "flush").await
     }
 
     /// Makes the next compaction step, if one is due and none is running. No reader is below `floor`.
@@ -270,45 +315,90 @@ impl Tree {
         let reason = plan.reason;
         // A flush may have been installed meanwhile: build on what is current now.
         let base = self.version();
-        self.draft(Arc::new(Change::Compaction { plan, outputs }), &base, term, reason).await.map(Some)
+        self.first_draft(Change::Compaction { plan, outputs }, &base, term, floor, reason).await.map(Some)
+    }
+
+    async fn first_draft(
+        &self,
+        change: Change,
+        base: &Arc<Version>,
+        term: u64,
+        floor: CommitSeq,
+        reason: &'static str,
+    ) -> Result<Draft> {
+        let change = Arc::new(change);
+        let draft = self.draft(Arc::clone(&change), base, term, floor, reason).await;
+        if draft.is_err() {
+            self.0.io.abandon(change.written());
+        }
+        draft
+    }
+
+    /// Gives a step up. Call it only if its edit cannot be accepted any more: it was never proposed, or refused. What it
+    /// wrote is deleted after the grace period.
+    pub fn discard(&self, draft: &Draft) {
+        self.discard_manifest(draft);
+        self.0.io.abandon(draft.change.written());
+    }
+
+    fn discard_manifest(&self, draft: &Draft) {
+        self.0.drafts.lock().remove(&draft.manifest);
+        self.0.graveyard.bury_manifest(self.store().clock().now(), draft.manifest);
     }
 
     /// Makes a new manifest of a step whose base is no longer current. [`Error::Conflict`] if the step makes no sense
-    /// any more; its objects are swept up later.
+    /// any more: [`Self::discard`] it.
     pub async fn rebase(&self, draft: &Draft, term: u64) -> Result<Draft> {
-        self.draft(draft.change.clone(), &self.version(), term, draft.reason).await
+        let rebased = self.draft(draft.change.clone(), &self.version(), term, draft.floor, draft.reason).await?;
+        self.discard_manifest(draft);
+        Ok(rebased)
     }
 
-    async fn draft(&self, change: Arc<Change>, base: &Arc<Version>, term: u64, reason: &'static str) -> Result<Draft> {
+    async fn draft(
+        &self,
+        change: Arc<Change>,
+        base: &Arc<Version>,
+        term: u64,
+        floor: CommitSeq,
+        reason: &'static str,
+    ) -> Result<Draft> {
         let io = &self.0.io;
         let mut manifest = Manifest::clone(base.manifest());
         manifest.previous = Some(manifest.id);
         manifest.id = ManifestId { term, ulid: io.store.new_ulid() };
+        manifest.floor = manifest.floor.max(floor);
         let new_tables = change.apply(&mut manifest)?;
         manifest.check_order()?;
-        let draft = Draft { manifest: manifest.id, base: base.manifest().id, up_to: manifest.up_to, reason, change };
+        let (base_id, up_to) = (base.manifest().id, manifest.up_to);
+        let draft = Draft { manifest: manifest.id, base: base_id, up_to, reason, floor, change };
         io.store.put_new(&manifest_key(io, manifest.id), &[manifest.encode()], Cause::Manifest).await?;
         let known: Vec<_> = base.tables().cloned().chain(new_tables).collect();
         let version = Arc::new(Version::new(manifest, &known, io));
-        self.0.drafts.lock().insert(draft.manifest, version);
+        let is_flush = matches!(*draft.change, Change::Flush { .. });
+        self.0.drafts.lock().insert(draft.manifest, Prepared { version, is_flush });
         Ok(draft)
     }
 
-    /// Puts a manifest in force. Call it only when applying an accepted edit. When it returns, the local pointer names
-    /// the manifest durably, so the log before the manifest's `up_to` may go.
-    pub async fn install(&self, id: ManifestId) -> Result<()> {
+    /// Puts a manifest in force, which the log entry at index `at` names. Call it only when applying an accepted edit.
+    /// When it returns, the local pointer names the manifest durably, so the log before the manifest's `up_to` may go;
+    /// `false` if the manifest is gone from the store, as superseded ones are after a while.
+    pub async fn install(&self, id: ManifestId, at: u64) -> Result<bool> {
         let _one_at_a_time = self.0.installing.lock().await;
         let current = self.version();
         if current.manifest().id == id {
-            return Ok(());
+            return Ok(true);
         }
         let prepared = self.0.drafts.lock().remove(&id);
-        let next = match prepared {
-            Some(version) => version,
+        let installed = &self.0.installed;
+        let (next, counter) = match prepared {
+            Some(Prepared { version, is_flush: true }) => (version, Some(&installed.flushes)),
+            Some(Prepared { version, is_flush: false }) => (version, Some(&installed.compactions)),
             None => {
-                let manifest = read_manifest(&self.0.io, &self.0.options.owner, id).await?;
+                let Some(manifest) = find_manifest(&self.0.io, &self.0.options.owner, id).await? else {
+                    return Ok(false);
+                };
                 let known: Vec<_> = current.tables().cloned().collect();
-                Arc::new(Version::new(manifest, &known, &self.0.io))
+                (Arc::new(Version::new(manifest, &known, &self.0.io)), None)
             }
         };
         if let Some(path) = self.0.options.pointer.clone() {
@@ -316,11 +406,13 @@ impl Tree {
             written.map_err(|error| Error::Closed(error.to_string()))??;
         }
         // Drafts on other bases can never be accepted any more.
-        self.0.drafts.lock().retain(|_, draft| draft.manifest().previous == Some(id));
+        self.0.drafts.lock().retain(|_, draft| draft.version.manifest().previous == Some(id));
         *self.0.version.write() = next.clone();
-        self.0.installed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.0.graveyard.bury(self.store().clock().now(), &current, &next);
-        Ok(())
+        for counter in counter.into_iter().chain([&installed.all]) {
+            counter.fetch_add(1, Relaxed);
+        }
+        self.0.graveyard.bury(self.store().clock().now(), at, &current, &next);
+        Ok(true)
     }
 
     /// Figures of the current version.
@@ -339,12 +431,26 @@ impl Tree {
             dead_bytes: self.0.graveyard.bytes(),
             entries: manifest.objects().map(|object| object.entries).sum(),
             tail_bytes: self.0.io.tails.bytes(),
-            installed: self.0.installed.load(std::sync::atomic::Ordering::Relaxed),
+            installed: self.0.installed.all.load(Relaxed),
+            flushes: self.0.installed.flushes.load(Relaxed),
+            compactions: self.0.installed.compactions.load(Relaxed),
+            orphans: self.0.io.orphans.0.lock().len(),
+            inherited: manifest.objects().filter(|object| object.origin.is_some()).count(),
         }
     }
 }
 
 impl Change {
+    /// Term and id of each object that the step itself wrote.
+    fn written(&self) -> impl Iterator<Item = (u64, u128)> {
+        let tables = match self {
+            Self::Flush { run, .. } => run.as_slice(),
+            Self::Compaction { plan, outputs } if plan.kind == Kind::Rewrite => outputs.as_slice(),
+            Self::Compaction { .. } => &[],
+        };
+        tables.iter().map(|table| (table.meta.term, table.meta.id))
+    }
+
     /// Applies the change; returns the tables it brings.
     fn apply(&self, manifest: &mut Manifest) -> Result<Vec<Arc<Table>>> {
         match self {
@@ -375,26 +481,6 @@ impl Change {
             }
         }
     }
-}
-
-pub(crate) fn manifest_key(io: &TableIo, id: ManifestId) -> String {
-    format!("{}manifest/{id}", io.folder)
-}
-
-/// Reads a manifest and checks that it is the one asked for, of this cluster.
-pub(crate) async fn read_manifest(io: &Arc<TableIo>, owner: &Owner, id: ManifestId) -> Result<Manifest> {
-    let key = manifest_key(io, id);
-    let at = |why: String| Error::Corrupt(format!("{}/{key}: {why}", io.store.url()));
-    let got = io.store.get_all(&key, Cause::Manifest).await?;
-    let got = got.ok_or_else(|| Error::Store(format!("{}/{key} is missing", io.store.url())))?;
-    let manifest = Manifest::decode(got.bytes).map_err(|error| match error {
-        Error::Corrupt(why) => at(why),
-        error => error,
-    })?;
-    if manifest.id != id || manifest.cluster != owner.cluster {
-        return Err(at(format!("it is manifest {} of cluster {}", manifest.id, ulid::Ulid(manifest.cluster))));
-    }
-    Ok(manifest)
 }
 
 #[cfg(test)]

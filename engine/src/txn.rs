@@ -14,6 +14,7 @@ use crate::{
     keyspace::Keyspace,
     limits::{BATCH_GUARDS_MAX, VALUE_BYTES_MAX},
     lock::LockSet,
+    outcomes::named,
     pending::Order,
     scan::{KeyRange, Overlay, check_bounds},
     snapshot::PinnedSeq,
@@ -52,6 +53,8 @@ pub struct Txn {
     seen: Order,
     reads: Option<ReadSet>,
     guards: Vec<Guard>,
+    /// The id that the caller gave it.
+    id: Option<u128>,
     /// Keyspaces written to.
     keyspaces: SmallVec<[Keyspace; 2]>,
     dead: Option<Error>,
@@ -72,6 +75,7 @@ impl Txn {
             seen: 0,
             reads: serializable.then(ReadSet::default),
             guards: Vec::new(),
+            id: None,
             keyspaces: SmallVec::new(),
             dead: None,
             inner: Arc::clone(inner),
@@ -185,11 +189,15 @@ impl Txn {
     }
 
     async fn lock_key(&mut self, key: Bytes, mode: LockMode, wait: LockWait) -> Result<()> {
-        if self.inner.term() != self.term {
-            return Err(Error::Conflict("leadership changed since the transaction began".into()));
-        }
+        self.inner.check_term(self.term)?;
         let timeout = (wait == LockWait::Timeout).then_some(self.options.lock_wait_timeout);
-        let locked = self.locks.lock(key, mode, timeout).await;
+        let Self { inner, locks, term, .. } = self;
+        let locked = tokio::select! {
+            biased;
+            locked = locks.lock(key, mode, timeout) => locked,
+            // Whoever holds it may never end once this node is deposed.
+            () = inner.deposed(*term) => inner.check_term(*term),
+        };
         if locked == Err(Error::Deadlock) {
             self.end(Error::Deadlock);
         }
@@ -261,6 +269,11 @@ impl Txn {
         self.writes.delete_range(start, end)
     }
 
+    /// Takes the snapshot of consistent reads now, if it was not taken yet.
+    pub fn take_snapshot(&mut self) {
+        self.pin();
+    }
+
     /// READ COMMITTED: the next consistent read takes a new snapshot.
     pub fn refresh_snapshot(&mut self) {
         self.pin = None;
@@ -288,6 +301,13 @@ impl Txn {
     /// Rule 11: sets a guard's version (DDL).
     pub fn set_guard(&mut self, guard: u64, version: u64) {
         self.guards.push(Guard { guard, version, set: true });
+    }
+
+    /// Names the transaction, so that its outcome can be asked for by this id ([`crate::Db::txn_status`]) when the answer to
+    /// the commit was lost, and so that it commits only once however often it is tried. The highest bit is not looked at.
+    /// Use ids that are unique for all clients, such as UUIDs.
+    pub fn set_id(&mut self, id: u128) {
+        self.id = Some(named(id));
     }
 
     /// Rule 7: waits until everything that current reads of this transaction saw has been applied. Call before a

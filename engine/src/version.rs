@@ -104,7 +104,7 @@ impl Version {
         reverse: bool,
         limit_hint: usize,
     ) -> VersionCursor {
-        let ranges = self.ranges.within(&bounds.0, &bounds.1);
+        let ranges = self.ranges.within((bounds.0.as_ref().map(|key| &key[..]), bounds.1.as_ref().map(|key| &key[..])));
         VersionCursor::new(self, bounds, at, reverse, limit_hint, ranges)
     }
 }

@@ -175,13 +175,16 @@ pub(crate) struct RunWriter {
     current: ObjectBuilder,
     uploads: JoinSet<Result<Arc<Table>>>,
     done: Vec<Arc<Table>>,
+    /// Objects begun, until the run is handed over.
+    begun: Vec<u128>,
 }
 
 impl RunWriter {
     /// `swept`: range deletes up to it have been applied to what will be added.
     pub(crate) fn new(io: Arc<TableIo>, shape: Shape, cause: Cause, term: u64, swept: CommitSeq) -> Self {
         let current = ObjectBuilder::new();
-        Self { io, shape, cause, term, swept, fences: Vec::new(), current, uploads: JoinSet::new(), done: Vec::new() }
+        let (fences, uploads, done, begun) = (Vec::new(), JoinSet::new(), Vec::new(), Vec::new());
+        Self { io, shape, cause, term, swept, fences, current, uploads, done, begun }
     }
 
     /// No object of the run will reach across these keys (ascending): other objects of the level begin there.
@@ -212,7 +215,9 @@ impl RunWriter {
             self.join_one().await?;
         }
         let object = std::mem::replace(&mut self.current, ObjectBuilder::new());
-        let built = object.finish(&self.shape, self.io.store.new_ulid(), self.term, self.swept);
+        let id = self.io.store.new_ulid();
+        self.begun.push(id);
+        let built = object.finish(&self.shape, id, self.term, self.swept);
         self.uploads.spawn(upload(self.io.clone(), built, self.cause));
         Ok(())
     }
@@ -234,8 +239,18 @@ impl RunWriter {
         while !self.uploads.is_empty() {
             self.join_one().await?;
         }
-        self.done.sort_by(|a, b| a.meta.first.cmp(&b.meta.first));
-        Ok(self.done)
+        self.begun.clear();
+        let mut done = std::mem::take(&mut self.done);
+        done.sort_by(|a, b| a.meta.first.cmp(&b.meta.first));
+        Ok(done)
+    }
+}
+
+impl Drop for RunWriter {
+    /// Of a run that failed half-way nothing is ever in force.
+    fn drop(&mut self) {
+        let begun = std::mem::take(&mut self.begun);
+        self.io.abandon(begun.into_iter().map(|id| (self.term, id)));
     }
 }
 
@@ -246,8 +261,16 @@ async fn upload(io: Arc<TableIo>, built: Built, cause: Cause) -> Result<Arc<Tabl
     pages.push(tail.clone());
     io.store.put_new(&key, &pages, cause).await?;
     pages.pop();
-    for (number, (page, hot)) in pages.into_iter().zip(hot).enumerate() {
-        let place = if hot { Place::Both } else { Place::Nvme };
+    // What waits for a flush is read rarely, and its pages die with it.
+    let cached = if cause == Cause::Spill { Vec::new() } else { pages };
+    for (number, (page, hot)) in cached.into_iter().zip(hot).enumerate() {
+        let place = match (hot, cause) {
+            // It takes the place of pages that readers had in RAM and that die with this step.
+            (true, Cause::Compaction) => Place::Hot,
+            (true, _) => Place::Both,
+            (false, _) => Place::Nvme,
+        };
+        io.cache.room().await;
         // What we just encoded verifies; this unpacks compressed bodies.
         io.cache.insert(Key { group: meta.id, item: number as u32 }, page::verify(page)?, place);
     }

@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use holdfast::{Batch, Db, Durability, Error, Options, ScanOptions, TxnOptions};
+use holdfast::{Batch, Db, Durability, Error, Options, ScanOptions, TxnOptions, TxnStatus};
 
 fn options() -> Options {
     let mut options = Options::default();
@@ -202,4 +202,53 @@ async fn half_a_big_batch_is_no_batch() {
     db.checkpoint().await.unwrap();
     drop((db, ks));
     assert_eq!(count(&open(dir.path(), options()).await, "test").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_transaction_commits_once_and_tells_how_it_ended_after_restarts_too() {
+    const ID: u128 = 0x0192_0000_0000_7000_8000_0000_0000_0001;
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path(), options()).await;
+    let ks = db.keyspace("test").await.unwrap();
+    assert_eq!(db.txn_status(ID).await.unwrap(), TxnStatus::NotFound);
+    // The first attempt, and one of somebody who did not hear of it: a small one and one in parts.
+    for (id, value) in [(ID, 10), (ID + 1, 3 << 20)] {
+        for attempt in 1..=2_u8 {
+            let mut txn = db.begin(TxnOptions::default()).unwrap();
+            txn.set_id(id);
+            txn.put(&ks, format!("{id}"), vec![attempt; value]).unwrap();
+            txn.put(&ks, format!("{id}/{attempt}"), "").unwrap();
+            txn.commit().await.unwrap();
+        }
+        assert!(db.get(&ks, format!("{id}").as_bytes()).await.unwrap().unwrap().iter().all(|byte| *byte == 1));
+    }
+    assert_eq!(count(&db, "test").await, 4);
+    let status = db.txn_status(ID).await.unwrap();
+    let TxnStatus::Committed { token } = status else { panic!("{status:?}") };
+    db.wait_for_commit(token).await.unwrap();
+    // One that is refused before it has its place leaves the id free.
+    let mut txn = db.begin(TxnOptions::default()).unwrap();
+    txn.set_id(ID + 2);
+    txn.put(&ks, "refused", "").unwrap();
+    txn.check_guard(7, 1);
+    assert!(matches!(txn.commit().await, Err(Error::Conflict(_))));
+    assert_eq!(db.txn_status(ID + 2).await.unwrap(), TxnStatus::NotFound);
+    // Not named: nothing is kept of it.
+    db.put(&ks, "other", "").await.unwrap();
+    for flushed in [false, true] {
+        if flushed {
+            open(dir.path(), options()).await.checkpoint().await.unwrap();
+        } else {
+            db.close().await.unwrap();
+        }
+        let db = open(dir.path(), options()).await;
+        assert_eq!(db.txn_status(ID).await.unwrap(), status, "flushed: {flushed}");
+        assert_eq!(db.txn_status(ID + 3).await.unwrap(), TxnStatus::NotFound);
+        let ks = db.keyspace("test").await.unwrap();
+        let mut txn = db.begin(TxnOptions::default()).unwrap();
+        txn.set_id(ID + 1);
+        txn.put(&ks, "again", "").unwrap();
+        txn.commit().await.unwrap();
+        assert_eq!(count(&db, "test").await, 5);
+    }
 }

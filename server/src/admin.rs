@@ -1,6 +1,7 @@
 //! The admin port: /healthz, /metrics, and the JSON that `holdfast admin` asks for.
 
 pub mod client;
+mod cluster;
 
 use std::{
     fmt::Write as _,
@@ -18,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use holdfast::{Db, Stats};
+use holdfast::{Db, Stats, cluster::Member};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 
@@ -41,6 +42,8 @@ pub struct Admin {
     pub store: String,
     /// Address of the MySQL port.
     pub mysql: String,
+    /// Clients are served. A node of a cluster first has to find it.
+    pub serving: AtomicBool,
     /// Set when the shutdown begins: /healthz says so, to let load balancers go elsewhere.
     pub draining: AtomicBool,
 }
@@ -57,18 +60,27 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/checkpoint", post(checkpoint))
         .route("/admin/gc", post(gc))
         .route("/admin/fsck", post(fsck))
+        .merge(cluster::routes())
         .with_state(admin)
 }
 
 /// An engine error as JSON: `{"error": ...}` with 503 where trying again may help, else 500.
 fn failed(error: &holdfast::Error) -> Response {
-    let code = if error.is_retryable() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+    let code = match error {
+        holdfast::Error::Invalid(_) => StatusCode::CONFLICT,
+        holdfast::Error::NotLeader { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        error if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
     (code, Json(json!({ "error": error.to_string() }))).into_response()
 }
 
 async fn healthz(State(admin): Shared) -> Response {
     if admin.draining.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    if !admin.serving.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "waiting for the cluster\n").into_response();
     }
     match admin.db.snapshot() {
         Ok(_) => "ok\n".into_response(),
@@ -82,9 +94,13 @@ async fn metrics(State(admin): Shared) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "# TYPE holdfast_connections gauge\nholdfast_connections {connections}");
     let _ = writeln!(text, "# TYPE holdfast_connections_busy gauge\nholdfast_connections_busy {busy}");
+    let (forwarded, hosted) = admin.processes.forwarded();
+    let _ = writeln!(text, "# TYPE holdfast_sessions_forwarded gauge\nholdfast_sessions_forwarded {forwarded}");
+    let _ = writeln!(text, "# TYPE holdfast_sessions_hosted gauge\nholdfast_sessions_hosted {hosted}");
     let uptime = admin.started.elapsed().as_secs();
     let _ = writeln!(text, "# TYPE holdfast_uptime_seconds gauge\nholdfast_uptime_seconds {uptime}");
     engine_metrics(&mut text, &admin.db.stats());
+    cluster_metrics(&mut text, &admin.db);
     text
 }
 
@@ -106,6 +122,26 @@ fn engine_metrics(text: &mut String, stats: &Stats) {
     }
 }
 
+/// One figure of how far a member is behind.
+type Lag = fn(&Member) -> Option<f64>;
+
+/// The cluster's figures, as this node knows them.
+fn cluster_metrics(text: &mut String, db: &Db) {
+    let Ok(status) = db.cluster() else { return };
+    let _ = writeln!(text, "# TYPE holdfast_leader gauge\nholdfast_leader {}", u8::from(status.writable));
+    let lags: [(&str, Lag); 3] = [
+        ("entries", |member| member.lag_entries.map(|lag| lag as f64)),
+        ("bytes", |member| member.lag_bytes.map(|lag| lag as f64)),
+        ("seconds", |member| member.lag_time.map(|lag| lag.as_secs_f64())),
+    ];
+    for (unit, of) in lags {
+        let _ = writeln!(text, "# TYPE holdfast_member_lag_{unit} gauge");
+        for (member, lag) in status.members.iter().filter_map(|member| Some((member, of(member)?))) {
+            let _ = writeln!(text, "holdfast_member_lag_{unit}{{node=\"{}\"}} {lag}", member.id);
+        }
+    }
+}
+
 async fn status(State(admin): Shared) -> Json<Value> {
     let (connections, busy) = admin.processes.counts();
     let stats = admin.db.stats();
@@ -119,12 +155,26 @@ async fn status(State(admin): Shared) -> Json<Value> {
         "store": admin.store,
         "mysql": admin.mysql,
         "healthy": admin.db.snapshot().is_ok(),
+        "troubles": troubles(&admin.db),
+        "serving": admin.serving.load(Ordering::Relaxed),
         "draining": admin.draining.load(Ordering::Relaxed),
+        "cluster": cluster::status(&admin.db).unwrap_or_default(),
         "uptime_seconds": admin.started.elapsed().as_secs(),
         "connections": connections,
         "connections_busy": busy,
         "engine": engine,
     }))
+}
+
+/// What is wrong with the disk or the bucket; `null` where nothing is.
+fn troubles(db: &Db) -> Value {
+    let troubles = db.troubles();
+    json!({
+        "ended": troubles.ended,
+        "commits_refused": troubles.commits_refused,
+        "flush": troubles.flush,
+        "archive": troubles.archive,
+    })
 }
 
 async fn checkpoint(State(admin): Shared) -> Response {
@@ -209,6 +259,32 @@ mod tests {
         close("request_dollars", 0.005 + 0.004);
         close("request_dollars_per_month_at_this_rate", 0.009 * SECONDS_A_MONTH);
         assert!(report["storage_dollars_per_month"].as_f64().unwrap() > 0.2);
+    }
+
+    #[tokio::test]
+    async fn healthz_says_when_the_database_has_ended() {
+        let db = Db::open("memory:///", holdfast::Options::default()).await.unwrap();
+        let admin = Arc::new(Admin {
+            db: db.clone(),
+            processes: ProcessList::new(1),
+            metrics: crate::metrics::install().unwrap(),
+            started: Instant::now(),
+            store: "memory:///".to_owned(),
+            mysql: String::new(),
+            serving: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
+        });
+        assert_eq!(healthz(State(admin.clone())).await.status(), StatusCode::OK);
+        let ended = tokio::spawn({
+            let db = db.clone();
+            async move { db.closed().await }
+        });
+        db.close().await.unwrap();
+        assert!(matches!(ended.await.unwrap(), holdfast::Error::Closed(_)), "whoever waits for the end hears of it");
+        let answer = healthz(State(admin)).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
+        assert_eq!(body, "closed: the database was closed\n");
     }
 
     #[test]

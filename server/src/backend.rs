@@ -10,10 +10,13 @@ use holdfast::Db;
 
 use crate::{
     processlist::ProcessList,
-    session::{Login, Prepared, Session, Shared},
+    session::{Carried, Login, Prepared, Session, Shared},
     sql::value::Value,
     users::{Account, Users},
-    wire::result::{ResultSink, SqlError},
+    wire::{
+        command::Command,
+        result::{ResultSink, SqlError},
+    },
 };
 
 /// Opens sessions and knows accounts.
@@ -51,6 +54,24 @@ pub trait Conversation: Send {
     fn set_multi_statements(&mut self, on: bool);
     /// SERVER_STATUS_* bits.
     fn status(&self) -> u16;
+    /// Whether a command needs the leader, which is another node, and the session could move there now.
+    fn needs_leader(&mut self, command: &Command<'_>) -> bool {
+        let _ = command;
+        false
+    }
+    /// What travels when the session moves.
+    fn carry(&self) -> Carried {
+        Carried::default()
+    }
+    /// Takes up what travelled; once, before anything else.
+    fn adopt(&mut self, carried: Carried) -> Result<(), SqlError> {
+        let _ = carried;
+        Ok(())
+    }
+    /// Another node changed the current database of the session, which is back here.
+    fn came_back_in(&mut self, database: Option<&str>) {
+        let _ = database;
+    }
 }
 
 /// What the node gives to [`Shared::open`].
@@ -129,5 +150,17 @@ impl Conversation for Session {
     }
     fn status(&self) -> u16 {
         Self::status(self)
+    }
+    fn needs_leader(&mut self, command: &Command<'_>) -> bool {
+        Self::needs_leader(self, command)
+    }
+    fn carry(&self) -> Carried {
+        Self::carry(self)
+    }
+    fn adopt(&mut self, carried: Carried) -> Result<(), SqlError> {
+        Self::adopt(self, carried)
+    }
+    fn came_back_in(&mut self, database: Option<&str>) {
+        Self::came_back_in(self, database);
     }
 }

@@ -4,6 +4,9 @@
 //! and, for DROP, one `delete_range`. The new [`State`] replaces the old one when the commit has applied. `epoch` is odd
 //! while that happens: a statement that reads without locks notes the epoch before it takes its snapshot and starts
 //! over if the epoch moved, so that it never reads one schema's rows with another's definition.
+//!
+//! Other nodes change the schema too: the epoch is also odd while the catalog's rows are newer than the state, and whoever
+//! waits for a settled state loads them. Counters live with the leader: another term starts them anew.
 
 use std::{
     collections::BTreeMap,
@@ -21,10 +24,7 @@ use parking_lot::RwLock;
 use self::format::{CatalogKey, StoredDatabase};
 pub use self::format::{StoredIndex, StoredPart, StoredTable};
 pub use self::stored::stored_column;
-pub use self::{
-    counter::Counters,
-    table::{Column, ColumnDefault, HIDDEN_ID, Index, IndexState, Table, metadata_key, storage_kind},
-};
+pub use self::table::{Column, ColumnDefault, HIDDEN_ID, Index, IndexState, Table, metadata_key};
 use crate::{errmap, sql::collation::Collation, wire::result::SqlError};
 
 mod counter;
@@ -57,6 +57,23 @@ impl State {
     }
 }
 
+impl State {
+    /// Tables that are not as they were in `before` have changed now: an older snapshot must not be read with them.
+    fn note_changes(&mut self, before: &Self) {
+        for (database, tables) in &mut self.databases {
+            let known = before.databases.get(database);
+            for (name, table) in &mut tables.tables {
+                let same = known.and_then(|known| known.tables.get(name));
+                let same = same.filter(|same| same.id == table.id && same.version == table.version);
+                // Nobody else holds what was just loaded.
+                if let Some(table) = Arc::get_mut(table) {
+                    table.changed_epoch = same.map_or(self.epoch, |same| same.changed_epoch);
+                }
+            }
+        }
+    }
+}
+
 /// The catalog of one server.
 pub struct Catalog {
     db: Db,
@@ -67,6 +84,12 @@ pub struct Catalog {
     catalog: Keyspace,
     state: RwLock<Arc<State>>,
     epoch: AtomicU64,
+    /// The last change of the catalog's rows that `state` shows.
+    loaded: AtomicU64,
+    /// The term in which its counters were started; 0 while another node leads.
+    term: AtomicU64,
+    /// The term in which what interrupted schema changes left was removed.
+    cleaned: tokio::sync::Mutex<u64>,
     /// Serialises commits of schema changes.
     change: tokio::sync::Mutex<()>,
 }
@@ -89,9 +112,13 @@ impl Catalog {
         let keyspace = async |name: &str| db.keyspace(name).await.map_err(errmap::from_engine);
         let (catalog, rows, locks) =
             (keyspace("sql.catalog").await?, keyspace("sql.rows").await?, keyspace("sql.locks").await?);
+        let (term, loaded) = (db.term(), catalog.last_change());
         let state = load(&db, &catalog).await?;
         let this = Self {
             db,
+            loaded: AtomicU64::new(loaded),
+            term: AtomicU64::new(term),
+            cleaned: tokio::sync::Mutex::new(0),
             rows,
             locks,
             catalog,
@@ -108,7 +135,32 @@ impl Catalog {
 
     /// Moves with every schema change; odd while one is being put in force.
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.epoch.load(Ordering::Acquire) | u64::from(self.is_stale())
+    }
+
+    /// Another node changed the schema, or leadership moved.
+    fn is_stale(&self) -> bool {
+        self.catalog.last_change() > self.loaded.load(Ordering::Acquire)
+            || self.db.term() != self.term.load(Ordering::Acquire)
+    }
+
+    /// Loads what another node has changed. The caller holds `change`.
+    async fn refresh(&self) -> Result<()> {
+        if !self.is_stale() {
+            return Ok(());
+        }
+        // Noted before the rows are read: what comes meanwhile is loaded the next time.
+        let (term, loaded) = (self.db.term(), self.catalog.last_change());
+        let mut next = load(&self.db, &self.catalog).await?;
+        let before = self.state();
+        next.epoch = before.epoch + 2;
+        next.note_changes(&before);
+        let epoch = next.epoch;
+        *self.state.write() = Arc::new(next);
+        self.loaded.store(loaded, Ordering::Release);
+        self.term.store(term, Ordering::Release);
+        self.epoch.store(epoch, Ordering::Release);
+        Ok(())
     }
 
     pub fn state(&self) -> Arc<State> {
@@ -116,17 +168,39 @@ impl Catalog {
     }
 
     /// Waits until no schema change is being put in force, and returns what is then in force.
-    pub async fn settled_state(&self) -> Arc<State> {
+    pub async fn settled_state(&self) -> Result<Arc<State>> {
         let state = self.state();
         if state.epoch == self.epoch() {
-            return state;
+            return Ok(state);
         }
         let _quiet = self.change.lock().await;
-        self.state()
+        self.refresh().await?;
+        Ok(self.state())
     }
 
     /// Starts a schema change: takes the exclusive metadata locks, waiting for transactions that use the tables.
     pub async fn begin_change(&self, lock_keys: &[Bytes], wait: std::time::Duration) -> Result<Txn> {
+        self.clean_up().await?;
+        self.begin_cleaned(lock_keys, wait).await
+    }
+
+    /// Before the first schema change of a term: removes what one of an earlier leader left half done.
+    pub async fn clean_up(&self) -> Result<()> {
+        let term = self.db.term();
+        if term == 0 {
+            return Ok(());
+        }
+        let mut cleaned = self.cleaned.lock().await;
+        if *cleaned != term {
+            self.settled_state().await?;
+            Box::pin(crate::exec::ddl::clean_up(self)).await?;
+            *cleaned = term;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::begin_change`], for the clean-up itself.
+    pub async fn begin_cleaned(&self, lock_keys: &[Bytes], wait: std::time::Duration) -> Result<Txn> {
         let options =
             TxnOptions { concurrency: Concurrency::Pessimistic, lock_wait_timeout: wait, ..TxnOptions::default() };
         let mut txn = self.db.begin(options).map_err(errmap::from_engine)?;
@@ -147,6 +221,8 @@ impl Catalog {
         plan: impl FnOnce(&State) -> Result<Vec<Edit>>,
     ) -> Result<Arc<State>> {
         let _one = self.change.lock().await;
+        self.refresh().await?;
+        let term = self.db.term();
         let before = self.state();
         let edits = plan(&before)?;
         let mut next = State::clone(&before);
@@ -161,6 +237,11 @@ impl Catalog {
         let committed = txn.commit().await.map_err(errmap::from_engine);
         let next = Arc::new(next);
         if committed.is_ok() {
+            // In the same term nobody else has changed it; after another the rows are loaded again.
+            let loaded = self.catalog.last_change();
+            if self.db.term() == term {
+                self.loaded.store(loaded, Ordering::Release);
+            }
             *self.state.write() = next.clone();
             self.epoch.store(next.epoch, Ordering::Release);
         } else {

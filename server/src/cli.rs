@@ -74,12 +74,35 @@ pub struct Serve {
     /// RAM for cached pages
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_MEMORY_CACHE", default_value = "256M")]
     pub memory_cache: Size,
-    /// Disk in the data directory for cached pages; 0 turns it off
-    #[arg(long, value_name = "SIZE", env = "HOLDFAST_NVME_CACHE", default_value = "0")]
-    pub nvme_cache: Size,
+    /// Disk in the data directory for cached pages; 0 turns it off [default: 1G with an s3:// store, else 0]
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_NVME_CACHE")]
+    pub nvme_cache: Option<Size>,
+    /// Seconds that a page stays in the caches; 0 is for ever
+    #[arg(long, value_name = "SECS", env = "HOLDFAST_CACHE_TTL", default_value_t = 604_800)]
+    pub cache_ttl: u64,
     /// RAM for rows that are not in the bucket yet, before they are flushed
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_MEMTABLE_SIZE", default_value = "64M")]
     pub memtable_size: Size,
+    /// Disk in the data directory for such rows while the bucket is away; 0 turns it off [default: the size of the log, 4G]
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_SPILL_SIZE")]
+    pub spill_size: Option<Size>,
+    /// Seconds between two objects of the log archive, about what the loss of every node may lose; 0 turns it off [default: 1
+    /// with an s3:// store or a folder on another device than the data directory, else 0]
+    #[arg(long, value_name = "SECS", env = "HOLDFAST_ARCHIVE_INTERVAL")]
+    pub archive_interval: Option<f64>,
+    /// Acknowledge nothing after so many seconds without contact to the store, until it is seen again [default: go on].
+    #[arg(long, value_name = "SECS", env = "HOLDFAST_FENCE_AFTER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub fence_after: Option<u64>,
+    /// Log that fills an object of the archive before its time
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_ARCHIVE_BYTES", default_value = "4M")]
+    pub archive_bytes: Size,
+    /// Rebuild the database from this bucket alone, into an empty data directory: in place, or, if --store names another one,
+    /// as a copy. Later starts of the same directory ignore it
+    #[arg(long, value_name = "URL", env = "HOLDFAST_RECOVER_FROM")]
+    pub recover_from: Option<String>,
+    /// Recover although the old cluster still writes, or up to where the archive is damaged: what comes behind is lost
+    #[arg(long, env = "HOLDFAST_RECOVER_FORCE", requires = "recover_from")]
+    pub recover_force: bool,
     /// Use a store that fails the probe of its conditional writes
     #[arg(long, env = "HOLDFAST_ALLOW_UNSAFE_STORE")]
     pub allow_unsafe_store: bool,
@@ -118,47 +141,52 @@ pub struct Serve {
     pub cluster: ClusterFlags,
 }
 
-/// Settings of a cluster of several nodes: reserved, and refused until they work.
+/// Settings of a cluster of several nodes.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ClusterFlags {
     /// Number of this node in its cluster
     #[arg(long, value_name = "N", env = "HOLDFAST_NODE_ID")]
     pub node_id: Option<u64>,
-    /// Address for the other nodes (not built yet)
+    /// Address that the other nodes are heard on [default: this node's in --peers]
     #[arg(long, value_name = "ADDR", env = "HOLDFAST_RAFT_LISTEN")]
     pub raft_listen: Option<String>,
-    /// The nodes, as 1=ADDR,2=ADDR,3=ADDR (not built yet)
+    /// The nodes that start the cluster together, as 1=ADDR,2=ADDR,3=ADDR; others join by `admin add-node`
     #[arg(long, value_name = "PEERS", env = "HOLDFAST_PEERS")]
     pub peers: Option<String>,
-    /// Start from another cluster's bucket (not built yet)
-    #[arg(long, value_name = "URL", env = "HOLDFAST_RECOVER_FROM")]
-    pub recover_from: Option<String>,
-    /// Pass writes on to the leader (not built yet)
+    /// While this node follows, pass sessions that write on to the leader; while it leads, take them. For all nodes
     #[arg(long, env = "HOLDFAST_FORWARD_WRITES")]
     pub forward_writes: bool,
+    /// PEM certificates of the authority that signs the nodes': turns on TLS between nodes, for all nodes
+    #[arg(long, value_name = "FILE", env = "HOLDFAST_RAFT_TLS_CA", requires_all = ["raft_tls_cert", "raft_tls_key"])]
+    pub raft_tls_ca: Option<PathBuf>,
+    /// PEM certificate chain of this node, which names the address that the others know it by
+    #[arg(long, value_name = "FILE", env = "HOLDFAST_RAFT_TLS_CERT", requires_all = ["raft_tls_ca", "raft_tls_key"])]
+    pub raft_tls_cert: Option<PathBuf>,
+    /// PEM private key of --raft-tls-cert
+    #[arg(long, value_name = "FILE", env = "HOLDFAST_RAFT_TLS_KEY", requires_all = ["raft_tls_ca", "raft_tls_cert"])]
+    pub raft_tls_key: Option<PathBuf>,
 }
 
 impl Serve {
-    /// Refuses what this version can't do and values that contradict each other.
+    /// Refuses values that contradict each other.
     pub fn check(&self) -> Result<(), String> {
-        let cluster = &self.cluster;
-        let asked = [
-            ("--raft-listen", cluster.raft_listen.is_some()),
-            ("--peers", cluster.peers.is_some()),
-            ("--recover-from", cluster.recover_from.is_some()),
-            ("--forward-writes", cluster.forward_writes),
-        ];
-        if let Some((flag, _)) = asked.iter().find(|(_, set)| *set) {
-            return Err(not_built(flag));
-        }
-        if cluster.node_id.is_some_and(|id| id != 1) {
-            return Err("--node-id: a single node is number 1; clusters of several nodes are not built yet".to_owned());
-        }
         if !(1024..=1 << 30).contains(&self.max_allowed_packet.0) {
             return Err("--max-allowed-packet must be between 1K and 1G".to_owned());
         }
         if self.memory_cache.0 < 1 << 20 {
             return Err("--memory-cache must be at least 1M".to_owned());
+        }
+        if self.nvme_cache.is_some_and(|size| (1..16 << 20).contains(&size.0)) {
+            return Err("--nvme-cache must be at least 16M, or 0 for none".to_owned());
+        }
+        if self.archive_interval.is_some_and(|secs| secs != 0.0 && !(0.001..=3600.0).contains(&secs)) {
+            return Err("--archive-interval must be between 0.001 and 3600 seconds, or 0 for no archive".to_owned());
+        }
+        if !(64 << 10..=256 << 20).contains(&self.archive_bytes.0) {
+            return Err("--archive-bytes must be between 64K and 256M".to_owned());
+        }
+        if self.memtable_size.0 < 64 << 10 {
+            return Err("--memtable-size must be at least 64K".to_owned());
         }
         Ok(())
     }
@@ -169,9 +197,9 @@ impl Serve {
     }
 }
 
-/// The error of a flag or verb that is part of the surface and not of this version.
+/// The error of a verb that is part of the surface and not of this version.
 pub fn not_built(what: &str) -> String {
-    format!("{what} is not built yet in this version: a cluster of several nodes, branches and restore come later")
+    format!("{what} is not built yet in this version: branches and restore come later")
 }
 
 /// `holdfast admin`.
@@ -188,8 +216,28 @@ pub struct Admin {
     pub json: bool,
 }
 
+/// `holdfast admin recover`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Recover {
+    /// The bucket to recover from
+    #[arg(long, value_name = "URL")]
+    pub from: String,
+    /// The bucket of the new cluster, if it is to be a copy [default: the same]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Its data directory, which must be empty
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Recover although the old cluster still writes, or up to where the archive is damaged
+    #[arg(long)]
+    pub force: bool,
+    /// Use a store that fails the probe of its conditional writes
+    #[arg(long)]
+    pub allow_unsafe_store: bool,
+}
+
 /// What `holdfast admin` can ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AdminVerb {
     /// What the server is and how it fares
     Status,
@@ -201,14 +249,37 @@ pub enum AdminVerb {
     Fsck,
     /// What the bucket has cost since the start, and costs a month
     Cost,
-    /// Nodes of the cluster (not built yet)
+    /// Rebuild a database from its bucket alone, into an empty data directory, without serving it (asks no server)
+    Recover(Recover),
+    /// The nodes of the cluster
     Nodes,
-    /// Move leadership (not built yet)
-    Failover,
-    /// Add a node (not built yet)
-    AddNode,
-    /// Remove a node (not built yet)
-    RemoveNode,
+    /// Hand leadership to another node; open transactions are aborted
+    Failover {
+        /// The node that is to lead [default: the one that is the furthest]
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+        /// Only say who would lead
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Add a node that runs: it gets its vote once it has caught up
+    AddNode {
+        /// Its number (its --node-id)
+        #[arg(long, value_name = "N")]
+        id: u64,
+        /// Where the other nodes reach it (its --raft-listen)
+        #[arg(long, value_name = "ADDR")]
+        node_addr: String,
+    },
+    /// Take a node out of the cluster; its number is never used again
+    RemoveNode {
+        /// Its number
+        #[arg(long, value_name = "N")]
+        id: u64,
+        /// Leave out the check that enough of the others answer
+        #[arg(long)]
+        force: bool,
+    },
     /// Make a branch (not built yet)
     Branch,
     /// Restore to a point in time (not built yet)
@@ -291,16 +362,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused() {
-        for flags in
-            [&["--raft-listen", "a:1"][..], &["--peers", "1=a"], &["--recover-from", "s3://b"], &["--forward-writes"]]
-        {
-            let error = serve(flags).unwrap().check().unwrap_err();
-            assert!(error.contains("not built yet") && error.contains(flags[0]), "{error}");
-        }
-        assert!(serve(&["--node-id", "2"]).unwrap().check().is_err());
-        assert!(serve(&["--node-id", "1"]).unwrap().check().is_ok());
+    fn what_makes_no_sense_is_refused() {
+        assert!(serve(&["--forward-writes"]).unwrap().check().is_ok());
+        assert!(serve(&["--raft-tls-ca", "a", "--raft-tls-cert", "b"]).unwrap_err().contains("--raft-tls-key"));
         assert!(serve(&["--max-allowed-packet", "5"]).unwrap().check().is_err());
+        for (interval, ok) in
+            [("0", true), ("0.2", true), ("-1", false), ("0.0001", false), ("4000", false), ("NaN", false)]
+        {
+            let flag = format!("--archive-interval={interval}");
+            assert_eq!(serve(&[&flag]).unwrap().check().is_ok(), ok, "{flag}");
+        }
+        assert!(serve(&["--recover-force"]).unwrap_err().contains("--recover-from"));
     }
 
     /// The example file names every setting, and nothing else.
@@ -316,8 +388,7 @@ mod tests {
         let command = Cli::command();
         for argument in command.find_subcommand("serve").unwrap().get_arguments() {
             let name = argument.get_long().unwrap();
-            let hidden = matches!(name, "config" | "raft-listen" | "peers" | "recover-from" | "forward-writes");
-            assert!(hidden || table.contains_key(name), "{name} is missing");
+            assert!(name == "config" || table.contains_key(name), "{name} is missing");
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("h.toml");

@@ -1,6 +1,9 @@
-//! One client connection: login, then commands one after another until it leaves.
+//! One client connection: login, then commands one after another until it leaves. The session that answers them is this
+//! node's, or, once it has moved, the leader's.
 
+mod answer;
 mod login;
+mod moved;
 mod stream;
 
 use std::{
@@ -16,23 +19,33 @@ use rustc_hash::FxHashMap;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use self::{login::Link, stream::Stream};
+pub(crate) use self::moved::serve_hosted;
+
+use self::{
+    answer::{Context, refuse},
+    login::Link,
+    moved::Place,
+    stream::Stream,
+};
 use crate::{
     backend::{Backend, Conversation},
+    forward::{
+        Forward,
+        frame::Answered,
+        relay::{Lost, Relay},
+    },
     metrics::WireMetrics,
-    processlist::{Kill, Process, ProcessList, Registered},
+    processlist::{Process, ProcessList, Registered, Via},
     session::Login,
     sql::value::Value,
     users::Authenticator,
     wire::{
         auth::RsaKey,
-        codec::Malformed,
         command::{self, Command},
         consts::{cap, com, status},
         packet::ReadError,
         params::Bound,
-        reply::{Output, Reply},
-        result::{ColumnSet, Done, SqlError},
+        result::{Done, SqlError},
     },
 };
 
@@ -58,6 +71,8 @@ pub struct Server<B> {
     pub max_allowed_packet: usize,
     /// Time for the whole login.
     pub connect_timeout: Duration,
+    /// Moves sessions that want to write to the leader; `None`: their writes are refused here.
+    pub forward: Option<Forward>,
     /// For uptimes.
     pub started: Instant,
     /// Commands since the start.
@@ -79,6 +94,17 @@ enum End {
     Tls(std::io::Error),
     #[error("no login within {0:?}")]
     LoginTimeout(Duration),
+    #[error("the leader's session is gone: {0}")]
+    Leader(Lost),
+}
+
+impl From<Lost> for End {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Client(error) => Self::Read(error),
+            other => Self::Leader(other),
+        }
+    }
 }
 
 impl From<std::io::Error> for End {
@@ -122,7 +148,8 @@ async fn run<B: Backend>(
         link,
         login,
         session,
-        bound: FxHashMap::default(),
+        relay: None,
+        prepared: FxHashMap::default(),
         params: Vec::new(),
         answered_at: Instant::now(),
     };
@@ -139,12 +166,22 @@ struct Connection<B: Backend> {
     link: Link,
     login: Login,
     session: B::Session,
-    /// Parameter types and long data of prepared statements.
-    bound: FxHashMap<u32, Bound>,
+    /// The session moved to the leader; the one here is as it was then.
+    relay: Option<Relay>,
+    prepared: FxHashMap<u32, PreparedHere>,
     /// Reused between executions.
     params: Vec<Value>,
     /// When the last answer was ready: one reading of the clock for metrics and process list.
     answered_at: Instant,
+}
+
+/// What the connection keeps of a prepared statement.
+#[derive(Default)]
+struct PreparedHere {
+    /// Parameter types and long data.
+    bound: Bound,
+    /// For SHOW PROCESSLIST.
+    shown: Arc<[u8]>,
 }
 
 /// What follows a command.
@@ -169,9 +206,12 @@ impl<B: Backend> Connection<B> {
             if !self.link.input.has_next() {
                 self.link.out.send(&mut self.link.stream).await?;
             }
-            if !self.process.end(self.session.status() & status::IN_TRANS != 0, self.answered_at) {
+            let in_transaction = self.in_transaction();
+            if !self.process.end(in_transaction, self.answered_at) {
                 return Err(End::Fatal(shutdown()));
             }
+            let process = &self.process;
+            self.link.stream.answered(|| Answered { in_transaction, database: process.database() }).await?;
             match self.step().await? {
                 Next::Continue => {}
                 Next::Quit => return Ok(()),
@@ -180,11 +220,28 @@ impl<B: Backend> Connection<B> {
         }
     }
 
+    /// Whether the session is in a transaction, wherever it runs.
+    fn in_transaction(&self) -> bool {
+        match &self.relay {
+            Some(relay) => relay.answered().in_transaction,
+            None => self.session.status() & status::IN_TRANS != 0,
+        }
+    }
+
     /// Reads one command and answers it into the buffer.
     async fn step(&mut self) -> Result<Next, End> {
-        let Self { server, process, link, session, bound, params, answered_at, .. } = self;
+        let Self { server, process, link, login, session, relay, prepared, params, answered_at } = self;
+        let capabilities = link.capabilities;
         let Link { stream, input, out, .. } = link;
-        let packet = input.read_command(stream, server.max_allowed_packet).await?;
+        let reading = input.read_command(stream, server.max_allowed_packet);
+        let packet = match relay {
+            None => reading.await?,
+            Some(relay) => tokio::select! {
+                biased;
+                lost = relay.ended() => return Err(End::Leader(lost)),
+                packet = reading => packet?,
+            },
+        };
         let began = Instant::now();
         out.begin(packet.next_seq, false);
         let kind = packet.bytes.first().copied().unwrap_or(com::SLEEP);
@@ -198,9 +255,22 @@ impl<B: Backend> Connection<B> {
             Ok(command) => Ok(command),
             Err(malformed) => Err(refuse(malformed)),
         };
-        let mut context = Context { server, process, stream, out, session, bound, params };
         let answered = match command {
-            Ok(command) => context.answer(command).await,
+            Ok(command) => {
+                let (session, relay) = (&mut *session, &mut *relay);
+                let settled = Place { server, process, login, capabilities, session, relay, prepared }.settle(&command);
+                match (settled.await, relay) {
+                    (Err(error), _) => Err(error),
+                    (Ok(()), Some(relay)) => {
+                        relay.pass(packet.bytes, process, out, stream).await?;
+                        process.set_database(relay.answered().database.as_deref());
+                        Ok(())
+                    }
+                    (Ok(()), None) => {
+                        Context { server, process, stream, out, session, prepared, params }.answer(command).await
+                    }
+                }
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = answered {
@@ -219,7 +289,10 @@ impl<B: Backend> Connection<B> {
     async fn change_user(&mut self, body: &[u8]) -> Result<(), End> {
         let (login, session) = self.link.change_user(&self.server, &self.login, body).await?;
         (self.login, self.session) = (login, session);
-        self.bound.clear();
+        // A session that the leader ran ends there.
+        self.relay = None;
+        self.process.set_via(Via::Here);
+        self.prepared.clear();
         self.greet();
         Ok(())
     }
@@ -227,209 +300,6 @@ impl<B: Backend> Connection<B> {
 
 fn shutdown() -> SqlError {
     SqlError::new(1053, b"08S01", "Server shutdown in progress").fatal()
-}
-
-fn refuse(malformed: Malformed) -> SqlError {
-    SqlError::new(1835, b"HY000", format!("Malformed communication packet: {}", malformed.0))
-}
-
-fn unknown_statement(id: u32, command: &str) -> SqlError {
-    SqlError::new(1243, b"HY000", format!("Unknown prepared statement handler ({id}) given to {command}"))
-}
-
-/// A client's text that should be UTF-8.
-fn text<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a str, SqlError> {
-    std::str::from_utf8(bytes).map_err(|_| refuse(Malformed(what)))
-}
-
-/// What a command may touch: everything of the connection but the packet it came in.
-struct Context<'a, B: Backend> {
-    server: &'a Server<B>,
-    process: &'a Process,
-    stream: &'a mut Stream,
-    out: &'a mut Output,
-    session: &'a mut B::Session,
-    bound: &'a mut FxHashMap<u32, Bound>,
-    params: &'a mut Vec<Value>,
-}
-
-impl<B: Backend> Context<'_, B> {
-    async fn answer(&mut self, command: Command<'_>) -> Result<(), SqlError> {
-        match command {
-            Command::Query(sql) => self.query(sql).await,
-            Command::Execute { id, params } => self.execute(id, params).await,
-            Command::Prepare(sql) => self.prepare(sql).await,
-            Command::InitDb(name) => {
-                let name = text(name, "database name")?;
-                self.session.init_db(name).await?;
-                self.process.set_database(Some(name));
-                self.ok()
-            }
-            Command::Ping => self.ok(),
-            Command::Statistics => {
-                self.out.packet(self.statistics().as_bytes());
-                Ok(())
-            }
-            Command::Kill(id) => {
-                self.server.processes.kill(self.process.id(), id.into(), Kill::Connection)?;
-                self.ok()
-            }
-            Command::ResetConnection => {
-                self.session.reset().await?;
-                self.bound.clear();
-                self.ok()
-            }
-            Command::SetOption(option) => self.set_option(option),
-            Command::FieldList { table, wildcard } => self.field_list(table, wildcard).await,
-            Command::LongData { id, param, data } => {
-                self.long_data(id, param, data);
-                Ok(())
-            }
-            Command::CloseStatement(id) => {
-                self.session.close_statement(id);
-                self.bound.remove(&id);
-                Ok(())
-            }
-            Command::ResetStatement(id) => {
-                self.session.param_count(id).ok_or_else(|| unknown_statement(id, "mysqld_stmt_reset"))?;
-                self.bound.entry(id).or_default().clear_long_data();
-                self.ok()
-            }
-            Command::Fetch { id } => {
-                self.session.param_count(id).ok_or_else(|| unknown_statement(id, "mysqld_stmt_fetch"))?;
-                Err(SqlError::new(1421, b"HY000", format!("The statement ({id}) has no open cursor.")))
-            }
-            Command::Quit | Command::ChangeUser(_) | Command::Unknown(_) => {
-                Err(SqlError::new(1047, b"08S01", "Unknown command"))
-            }
-        }
-    }
-
-    fn ok(&mut self) -> Result<(), SqlError> {
-        self.out.ok(Done::default(), self.session.status(), "");
-        Ok(())
-    }
-
-    async fn query(&mut self, sql: &[u8]) -> Result<(), SqlError> {
-        self.process.set_info(sql);
-        let mut reply = Reply { stream: self.stream, out: self.out };
-        self.session.query(sql, &mut reply).await?;
-        self.check_answered()
-    }
-
-    /// An answer left out would let the client wait for ever.
-    fn check_answered(&self) -> Result<(), SqlError> {
-        if self.out.answered() {
-            return Ok(());
-        }
-        Err(SqlError::new(1105, b"HY000", "The statement ended without a result"))
-    }
-
-    async fn prepare(&mut self, sql: &[u8]) -> Result<(), SqlError> {
-        self.process.set_info(sql);
-        let prepared = self.session.prepare(sql).await?;
-        let counts = (u16::try_from(prepared.columns.len()), u16::try_from(prepared.params.len()));
-        let (Ok(columns), Ok(params)) = counts else {
-            self.session.close_statement(prepared.id);
-            return Err(SqlError::new(1390, b"HY000", "Prepared statement contains too many placeholders"));
-        };
-        let status = self.session.status();
-        self.out.prepared(prepared.id, columns, params);
-        if params > 0 {
-            self.out.definitions(&ColumnSet::new(&prepared.params), status);
-        }
-        if columns > 0 {
-            self.out.definitions(&ColumnSet::new(&prepared.columns), status);
-        }
-        Ok(())
-    }
-
-    async fn execute(&mut self, id: u32, body: &[u8]) -> Result<(), SqlError> {
-        let count = self.session.param_count(id).ok_or_else(|| unknown_statement(id, "mysqld_stmt_execute"))?;
-        let bound = self.bound.entry(id).or_default();
-        if bound.overflowed() {
-            bound.clear_long_data();
-            let what = "Parameter of prepared statement which is set through mysql_send_long_data() is longer than \
-                        'max_allowed_packet' bytes";
-            return Err(SqlError::new(1105, b"HY000", what));
-        }
-        let decoded = bound.decode(body, count, self.params).map_err(refuse);
-        bound.clear_long_data();
-        decoded?;
-        self.out.set_binary(true);
-        let mut reply = Reply { stream: self.stream, out: self.out };
-        let done = self.session.execute(id, self.params, &mut reply).await;
-        self.params.clear();
-        done?;
-        self.check_answered()
-    }
-
-    /// All long data of a connection together stays below max_allowed_packet.
-    fn long_data(&mut self, id: u32, param: u16, data: &[u8]) {
-        if self.session.param_count(id).is_none_or(|count| usize::from(param) >= count) {
-            return;
-        }
-        let others: usize = self.bound.iter().filter(|(other, _)| **other != id).map(|(_, b)| b.long_bytes()).sum();
-        let limit = self.server.max_allowed_packet.saturating_sub(others);
-        self.bound.entry(id).or_default().append(param, data, limit);
-    }
-
-    fn set_option(&mut self, option: u16) -> Result<(), SqlError> {
-        match option {
-            0 => self.session.set_multi_statements(true),
-            1 => self.session.set_multi_statements(false),
-            _ => return Err(SqlError::new(1047, b"08S01", "Unknown command")),
-        }
-        self.out.end_of_definitions(self.session.status());
-        Ok(())
-    }
-
-    /// COM_FIELD_LIST, by way of preparing a SELECT of the table.
-    async fn field_list(&mut self, table: &[u8], wildcard: &[u8]) -> Result<(), SqlError> {
-        let table = text(table, "table name")?.replace('`', "``");
-        let wildcard = text(wildcard, "wildcard")?.trim_end_matches('\0').to_lowercase();
-        let prepared = self.session.prepare(format!("SELECT * FROM `{table}`").as_bytes()).await?;
-        self.session.close_statement(prepared.id);
-        let mut columns = prepared.columns;
-        if !wildcard.is_empty() {
-            columns.retain(|column| like(column.name.to_lowercase().as_bytes(), wildcard.as_bytes()));
-        }
-        self.out.field_list(&columns, self.session.status());
-        Ok(())
-    }
-
-    fn statistics(&self) -> String {
-        let uptime = self.server.started.elapsed().as_secs();
-        let questions = self.server.questions.load(Ordering::Relaxed);
-        let (threads, _) = self.server.processes.counts();
-        let average = questions as f64 / uptime.max(1) as f64;
-        format!(
-            "Uptime: {uptime}  Threads: {threads}  Questions: {questions}  Slow queries: 0  Opens: 0  Flush tables: 0  \
-             Open tables: 0  Queries per second avg: {average:.3}"
-        )
-    }
-}
-
-/// SQL LIKE without escapes, for the wildcard of COM_FIELD_LIST: linear in the text for each `%`.
-fn like(text: &[u8], pattern: &[u8]) -> bool {
-    let (mut t, mut p, mut retry) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'%') => {
-                retry = Some((t, p));
-                p += 1;
-            }
-            Some(c) if *c == b'_' || text.get(t) == Some(c) => (t, p) = (t + 1, p + 1),
-            _ => match retry {
-                Some((from, at)) => {
-                    (t, p) = (from + 1, at + 1);
-                    retry = Some((from + 1, at));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|c| *c == b'%')
 }
 
 impl Link {
@@ -450,6 +320,10 @@ impl Link {
             }
             _ => None,
         };
+        if matches!(end, End::Leader(_)) {
+            // Also the leader's own last word, if it had one.
+            let _ = self.close().await;
+        }
         if let Some(error) = error {
             if self.capabilities & cap::PROTOCOL_41 != 0 {
                 self.out.error(&error)
@@ -466,16 +340,5 @@ impl Link {
         self.out.send(&mut self.stream).await?;
         let _ = self.stream.shutdown().await;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::like;
-
-    #[test]
-    fn wildcards() {
-        assert!(like(b"name", b"n%") && like(b"name", b"_am_") && like(b"", b"%") && like(b"aab", b"%ab"));
-        assert!(!like(b"name", b"n") && !like(b"", b"_") && !like(b"abc", b"%d"));
     }
 }

@@ -5,6 +5,9 @@ use holdfast::Error;
 pub use crate::sql::error::sql_error as error;
 use crate::{row::FormatError, wire::result::SqlError};
 
+/// A write that came to a follower.
+pub const READ_ONLY: u16 = 1290;
+
 /// What a client sees of an engine error. Rule 12: an unknown outcome closes the connection and is never retryable.
 pub fn from_engine(e: Error) -> SqlError {
     match e {
@@ -18,10 +21,13 @@ pub fn from_engine(e: Error) -> SqlError {
         }
         Error::Retry(why) => error(1105, format!("The server can't do this now, try again later: {why}")),
         Error::NotLeader { leader } => {
-            let who = leader.map_or_else(|| "unknown".to_owned(), |id| format!("node {id}"));
+            let who = leader.map_or_else(|| "no leader is known".to_owned(), |id| format!("node {id} leads"));
             error(
-                1290,
-                format!("The server is running as a follower (leader: {who}) so it cannot execute this statement"),
+                READ_ONLY,
+                format!(
+                    "The server is running with the --read-only option so it cannot execute this statement: it is a \
+                     follower, and {who}"
+                ),
             )
         }
         Error::TooLarge { what, limit } if what.contains("lock") => {

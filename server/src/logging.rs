@@ -24,6 +24,8 @@ pub fn install(level: LogLevel, format: LogFormat) -> Result<(), String> {
     let filter = EnvFilter::try_new(&directives).map_err(|e| format!("RUST_LOG: {e}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would tell of a failed write on stderr, which is what failed: a panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match format {

@@ -26,6 +26,8 @@ pub fn install() -> Result<PrometheusHandle, String> {
     describe_counter!("holdfast_connections_total", "MySQL connections accepted");
     describe_counter!("holdfast_connections_refused_total", "MySQL connections refused (1040)");
     describe_counter!("holdfast_aborted_logins_total", "MySQL connections that never logged in");
+    describe_counter!("holdfast_forwarded_sessions_total", "Sessions that moved from here to the leader");
+    describe_counter!("holdfast_hosted_sessions_total", "Sessions that came here from followers");
     describe_histogram!("holdfast_command_seconds", "Time from a command's arrival to its answer");
     Ok(HANDLE.get_or_init(|| handle).clone())
 }
@@ -40,6 +42,10 @@ pub struct WireMetrics {
     pub aborted_logins: Counter,
     /// Commands answered with an error.
     pub errors: Counter,
+    /// Sessions that moved to the leader.
+    pub forwarded: Counter,
+    /// Sessions that came from followers.
+    pub hosted: Counter,
     query: (Counter, Histogram),
     execute: (Counter, Histogram),
     prepare: (Counter, Histogram),
@@ -59,6 +65,8 @@ impl Default for WireMetrics {
             refused: counter!("holdfast_connections_refused_total"),
             aborted_logins: counter!("holdfast_aborted_logins_total"),
             errors: counter!("holdfast_command_errors_total"),
+            forwarded: counter!("holdfast_forwarded_sessions_total"),
+            hosted: counter!("holdfast_hosted_sessions_total"),
             query: of("query"),
             execute: of("execute"),
             prepare: of("prepare"),

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast::{Db, Options};
+use holdfast::{Archiving, Db, Options, Recovery, cluster::ClusterOptions};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -24,23 +24,33 @@ use crate::{
     cli::Serve,
     config::S3Settings,
     connection::Server,
+    forward::{Forward, host},
     listen, metrics,
     processlist::ProcessList,
     session::Shared,
     tls::{CertificateFiles, rsa_key},
     users::{Authenticator, Users},
+    wire::result::SqlError,
 };
+
+mod cluster;
+mod secure;
 
 /// Time that clients have to finish after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often the node looks whether its database has failed.
-const HEALTH_EVERY: Duration = Duration::from_millis(250);
+/// Longest that a leader that leaves waits for open transactions before it hands over.
+const LEAVE: Duration = Duration::from_secs(1);
+/// Full memtables that may wait for the store.
+const FROZEN_MEMTABLES: usize = 8;
+/// A pause between two looks at what another node has to write first.
+const CLUSTER_PAUSE: Duration = Duration::from_millis(50);
 /// How often histograms are folded, so that they don't grow between scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs a server to its end. The error is one line for the operator.
 pub async fn serve(settings: Serve, s3: S3Settings) -> Result<(), String> {
     settings.check()?;
+    cluster::check(&settings.cluster)?;
     let started = Instant::now();
     let handle = metrics::install()?;
     let mysql = listen::bind(&settings.listen, "--listen").await?;
@@ -49,9 +59,10 @@ pub async fn serve(settings: Serve, s3: S3Settings) -> Result<(), String> {
 
     let data_dir = data_dir(&settings)?;
     let store = store_url(&settings, &data_dir);
-    let db = open_db(&settings, s3, &store, &data_dir).await?;
+    let addr = |listener: &TcpListener| listener.local_addr().map_err(|e| e.to_string());
+    let cluster = cluster::options(&settings.cluster, addr(&mysql)?, addr(&admin_port)?)?;
+    let db = open_db(&settings, s3, &store, &data_dir, cluster).await?;
     let processes = ProcessList::new(settings.max_connections as usize);
-    let server = server(&settings, &db, &processes, &data_dir, started, &mysql).await?;
     let admin = Arc::new(Admin {
         db: db.clone(),
         processes: processes.clone(),
@@ -59,19 +70,37 @@ pub async fn serve(settings: Serve, s3: S3Settings) -> Result<(), String> {
         started,
         store: store.clone(),
         mysql: address(&mysql)?,
+        serving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
     });
-
-    announce(&address(&mysql)?, &address(&admin_port)?)?;
+    let admin_addr = address(&admin_port)?;
+    // Before clients are served: a node that waits for its cluster is looked at here.
+    let admin_task = tokio::spawn(axum::serve(admin_port, admin::router(admin.clone())).into_future());
+    let server = tokio::select! {
+        biased;
+        name = signals.next() => {
+            tracing::info!("{name} before the node was ready");
+            return db.close().await.map_err(|e| format!("closing the database: {e}"));
+        }
+        server = server(&settings, &db, &processes, &data_dir, started, &mysql) => server?,
+    };
+    admin.serving.store(true, Ordering::Relaxed);
+    announce(&address(&mysql)?, &admin_addr)?;
     tracing::info!(store, data_dir = %data_dir.display(), "serving");
     let (stop, stopped) = watch::channel(false);
+    if settings.cluster.forward_writes
+        && let Some(streams) = db.incoming_streams()
+    {
+        // Ends with `stop`.
+        tokio::spawn(host::accept(streams, server.clone(), db.clone(), stopped.clone()));
+    }
     let accept = tokio::spawn(listen::accept(mysql, server, stopped));
-    let admin_task = tokio::spawn(axum::serve(admin_port, admin::router(admin.clone())).into_future());
 
     let outcome = tokio::select! {
         biased;
         name = signals.next() => { tracing::info!("{name}: draining for up to {DRAIN:?}"); Ok(()) }
-        cause = failure(&db, &handle) => Err(format!("the database has failed: {cause}")),
+        cause = db.closed() => Err(format!("the database has failed: {cause}")),
+        never = upkeep(&handle) => match never {},
     };
     admin.draining.store(true, Ordering::Relaxed);
     // The receiver may be gone with its task.
@@ -91,7 +120,7 @@ pub async fn serve(settings: Serve, s3: S3Settings) -> Result<(), String> {
 /// Lets clients finish, then closes the database.
 async fn wind_down(db: &Db, processes: &Arc<ProcessList>, healthy: bool) -> Result<(), String> {
     let limit = if healthy { DRAIN } else { Duration::ZERO };
-    let cut = processes.drain(limit).await;
+    let (cut, ()) = tokio::join!(processes.drain(limit), hand_over(db, processes, healthy));
     if cut > 0 {
         tracing::warn!(connections = cut, "closed connections that were not done in time");
     }
@@ -100,18 +129,24 @@ async fn wind_down(db: &Db, processes: &Arc<ProcessList>, healthy: bool) -> Resu
     Ok(())
 }
 
-/// Resolves with the cause once the database takes no more calls. Folds histograms meanwhile.
-async fn failure(db: &Db, handle: &metrics_exporter_prometheus::PrometheusHandle) -> holdfast::Error {
-    let mut upkeep = Instant::now();
+/// A leader that leaves names its successor, so that nobody has to notice its silence first.
+async fn hand_over(db: &Db, processes: &ProcessList, healthy: bool) {
+    if !healthy || db.is_single() || !db.is_leader() {
+        return;
+    }
+    // Whatever is open by then is rolled back.
+    let _ = tokio::time::timeout(LEAVE, processes.empty()).await;
+    match db.failover(None).await {
+        Ok(to) => tracing::info!(to, "handed leadership over"),
+        Err(error) => tracing::warn!(%error, "leadership was not handed over"),
+    }
+}
+
+/// Folds histograms, for as long as the node runs.
+async fn upkeep(handle: &metrics_exporter_prometheus::PrometheusHandle) -> std::convert::Infallible {
     loop {
-        tokio::time::sleep(HEALTH_EVERY).await;
-        if let Err(cause) = db.snapshot() {
-            return cause;
-        }
-        if upkeep.elapsed() > UPKEEP_EVERY {
-            handle.run_upkeep();
-            upkeep = Instant::now();
-        }
+        tokio::time::sleep(UPKEEP_EVERY).await;
+        handle.run_upkeep();
     }
 }
 
@@ -123,16 +158,42 @@ fn data_dir(settings: &Serve) -> Result<PathBuf, String> {
 }
 
 fn store_url(settings: &Serve, data_dir: &Path) -> String {
-    settings.store.clone().unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display()))
+    settings
+        .store
+        .clone()
+        .or_else(|| settings.recover_from.clone())
+        .unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display()))
 }
 
-async fn open_db(settings: &Serve, s3: S3Settings, store: &str, data_dir: &Path) -> Result<Db, String> {
+async fn open_db(
+    settings: &Serve,
+    s3: S3Settings,
+    store: &str,
+    data_dir: &Path,
+    cluster: Option<ClusterOptions>,
+) -> Result<Db, String> {
     let mut options = Options::default();
+    options.cluster = cluster;
     options.data_dir = Some(data_dir.to_owned());
     options.memory_cache = Some(settings.memory_cache.0);
-    options.nvme_cache = Some(settings.nvme_cache.0);
+    options.nvme_cache = settings.nvme_cache.map(|size| size.0);
+    options.cache_ttl = (settings.cache_ttl > 0).then(|| Duration::from_secs(settings.cache_ttl));
     options.memtable_bytes = usize::try_from(settings.memtable_size.0).unwrap_or(usize::MAX);
+    options.frozen_bytes = options.memtable_bytes.saturating_mul(FROZEN_MEMTABLES);
+    options.spill_bytes = settings.spill_size.map(|size| size.0);
     options.allow_unsafe_store = settings.allow_unsafe_store;
+    match settings.archive_interval {
+        None => {}
+        Some(0.0) => options.archive = Archiving::Off,
+        Some(secs) => {
+            options.archive = Archiving::On;
+            options.archive_interval = Duration::from_secs_f64(secs);
+        }
+    }
+    options.fence_after = settings.fence_after.map(Duration::from_secs);
+    options.archive_bytes = usize::try_from(settings.archive_bytes.0).unwrap_or(usize::MAX);
+    let force = settings.recover_force;
+    options.recover = settings.recover_from.clone().map(|from| Recovery { from: Some(from), force });
     // Variables win over the file, as everywhere.
     options.s3 = s3.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
     Db::open(store, options).await.map_err(|e| e.to_string())
@@ -147,16 +208,18 @@ async fn server(
     mysql: &TcpListener,
 ) -> Result<Arc<Server<Front>>, String> {
     let password = settings.root_password_file.as_deref().map(root_password).transpose()?;
-    let users = Users::open(db.clone(), password.as_deref().map(str::as_bytes)).await;
-    let (users, created) = users.map_err(|e| e.to_string())?;
+    db.joined().await.map_err(|e| e.to_string())?;
+    let password_bytes = password.as_deref().map(str::as_bytes);
+    let (users, created) = once_written(db, || Users::open(db.clone(), password_bytes)).await?;
     if password.is_some() && !created {
         tracing::info!("--root-password-file is not used: root exists already (ALTER USER changes its password)");
     }
+    let port = mysql.local_addr().map_err(|e| e.to_string())?.port();
     let files = match (&settings.tls_cert, &settings.tls_key) {
         (Some(certificate), Some(key)) => CertificateFiles { certificate: certificate.clone(), key: key.clone() },
         _ => CertificateFiles::self_signed(data_dir).map_err(|e| e.to_string())?,
     };
-    let parts = Parts {
+    let parts = || Parts {
         db: db.clone(),
         users: users.clone(),
         processes: processes.clone(),
@@ -165,12 +228,12 @@ async fn server(
             max_allowed_packet: settings.max_allowed_packet.0,
             connect_timeout: settings.connect_timeout(),
             require_tls: settings.require_tls,
-            port: mysql.local_addr().map_err(|e| e.to_string())?.port(),
+            port,
             data_dir: data_dir.to_owned(),
             started,
         },
     };
-    let shared = Shared::open(parts).await.map_err(|e| e.to_string())?;
+    let shared = once_written(db, || Shared::open(parts())).await?;
     Ok(Arc::new(Server {
         backend: Front { shared, users },
         processes: processes.clone(),
@@ -180,10 +243,25 @@ async fn server(
         require_tls: settings.require_tls,
         max_allowed_packet: usize::try_from(settings.max_allowed_packet.0).unwrap_or(usize::MAX),
         connect_timeout: settings.connect_timeout(),
+        forward: settings.cluster.forward_writes.then(|| Forward::new(db.clone())),
         started,
         questions: AtomicU64::new(0),
         metrics: metrics::WireMetrics::default(),
     }))
+}
+
+/// Opens what the first leader of a new cluster writes: other nodes find it once that has happened.
+async fn once_written<T, O: Future<Output = Result<T, SqlError>>>(db: &Db, open: impl Fn() -> O) -> Result<T, String> {
+    loop {
+        match open().await {
+            Ok(opened) => return Ok(opened),
+            Err(_) if !db.is_single() && db.term() == 0 => {
+                tokio::time::sleep(CLUSTER_PAUSE).await;
+                db.joined().await.map_err(|e| e.to_string())?;
+            }
+            Err(e) => return Err(e.to_string()),
+        }
+    }
 }
 
 /// The first line of the file, without its line end.

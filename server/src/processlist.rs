@@ -15,10 +15,12 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::AbortHandle};
 
+use self::row::command_name;
 use crate::wire::{consts::com, result::SqlError};
 
-/// Bytes of a statement kept for SHOW FULL PROCESSLIST.
-const INFO_MAX: usize = 1024;
+pub use self::row::{ProcessRow, Via, shown};
+
+mod row;
 
 /// What a connection is doing. `Closing` is final.
 #[repr(u8)]
@@ -46,7 +48,7 @@ pub struct Process {
     kill: Notify,
     task: OnceLock<AbortHandle>,
     who: Mutex<Who>,
-    info: Mutex<Vec<u8>>,
+    info: Mutex<Arc<[u8]>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -54,6 +56,7 @@ struct Who {
     user: String,
     host: String,
     database: Option<String>,
+    via: Via,
 }
 
 impl Process {
@@ -89,11 +92,9 @@ impl Process {
         self.wait_timeout_secs.store(timeout.as_secs().try_into().unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// The statement that SHOW PROCESSLIST shows, cut to 1 KiB.
-    pub fn set_info(&self, sql: &[u8]) {
-        let mut info = self.info.lock();
-        info.clear();
-        info.extend_from_slice(sql.get(..INFO_MAX.min(sql.len())).unwrap_or_default());
+    /// The statement that SHOW PROCESSLIST shows: see [`shown`].
+    pub fn set_info(&self, shown: Arc<[u8]>) {
+        *self.info.lock() = shown;
     }
 
     /// USE, for SHOW PROCESSLIST.
@@ -102,6 +103,26 @@ impl Process {
         if who.database.as_deref() != database {
             who.database = database.map(str::to_owned);
         }
+    }
+
+    /// The current database.
+    pub fn database(&self) -> Option<String> {
+        self.who.lock().database.clone()
+    }
+
+    /// Which nodes the connection runs through, for SHOW PROCESSLIST.
+    pub fn set_via(&self, via: Via) {
+        self.who.lock().via = via;
+    }
+
+    /// The client's address.
+    pub fn host(&self) -> String {
+        self.who.lock().host.clone()
+    }
+
+    /// The client's address, if it was not known at first.
+    pub fn set_host(&self, host: &str) {
+        host.clone_into(&mut self.who.lock().host);
     }
 
     /// Login and change of user, for SHOW PROCESSLIST.
@@ -186,7 +207,7 @@ impl Process {
             database: who.database,
             command,
             seconds: self.in_phase().as_secs(),
-            state: if busy { "executing" } else { "" },
+            state: who.via.state(busy),
             info: busy.then(|| String::from_utf8_lossy(&self.info.lock()).into_owned()).filter(|sql| !sql.is_empty()),
         }
     }
@@ -194,50 +215,6 @@ impl Process {
 
 fn interrupted() -> SqlError {
     SqlError::new(1317, b"70100", "Query execution was interrupted")
-}
-
-fn command_name(command: u8) -> &'static str {
-    match command {
-        com::SLEEP => "Sleep",
-        com::QUIT => "Quit",
-        com::INIT_DB => "Init DB",
-        com::QUERY => "Query",
-        com::FIELD_LIST => "Field List",
-        com::STATISTICS => "Statistics",
-        com::PROCESS_KILL => "Kill",
-        com::PING => "Ping",
-        com::CHANGE_USER => "Change user",
-        com::STMT_PREPARE => "Prepare",
-        com::STMT_EXECUTE => "Execute",
-        com::STMT_SEND_LONG_DATA => "Long Data",
-        com::STMT_CLOSE => "Close stmt",
-        com::STMT_RESET => "Reset stmt",
-        com::SET_OPTION => "Set option",
-        com::STMT_FETCH => "Fetch",
-        com::RESET_CONNECTION => "Reset Connection",
-        _ => "Error",
-    }
-}
-
-/// One line of SHOW PROCESSLIST.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessRow {
-    /// CONNECTION_ID().
-    pub id: u32,
-    /// Account name.
-    pub user: String,
-    /// The client's address.
-    pub host: String,
-    /// Current database.
-    pub database: Option<String>,
-    /// `Query`, `Sleep`, ...
-    pub command: &'static str,
-    /// Seconds in the current state.
-    pub seconds: u64,
-    /// What it is doing.
-    pub state: &'static str,
-    /// The running statement, at most 1 KiB of it.
-    pub info: Option<String>,
 }
 
 /// What KILL names.
@@ -299,7 +276,7 @@ impl ProcessList {
             kill: Notify::new(),
             task: OnceLock::new(),
             who: Mutex::new(Who { host, ..Who::default() }),
-            info: Mutex::default(),
+            info: Mutex::new([].into()),
         });
         inner.processes.insert(id, process.clone());
         Ok(Registered { list: self.clone(), process })
@@ -316,6 +293,16 @@ impl ProcessList {
         let inner = self.inner.lock();
         let busy = |p: &&Arc<Process>| p.phase.load(Ordering::Relaxed) == Phase::Busy as u8;
         (inner.processes.len(), inner.processes.values().filter(busy).count())
+    }
+
+    /// Connections whose session runs on another node, and those whose client is there.
+    pub fn forwarded(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        inner.processes.values().fold((0, 0), |(to, from), process| match process.who.lock().via {
+            Via::Here => (to, from),
+            Via::To(_) => (to + 1, from),
+            Via::From(_) => (to, from + 1),
+        })
     }
 
     /// The limit.
@@ -346,6 +333,14 @@ impl ProcessList {
         let expired =
             |p: &Process| p.in_phase() > Duration::from_secs(p.wait_timeout_secs.load(Ordering::Relaxed).into());
         processes.iter().filter(|process| process.close_idle(expired)).count()
+    }
+
+    /// Waits until no connection is left.
+    pub async fn empty(&self) {
+        while self.counts().0 > 0 {
+            // One that leaves between the two looks is found by the next round.
+            let _ = tokio::time::timeout(Duration::from_millis(20), self.left.notified()).await;
+        }
     }
 
     /// Refuses new connections, closes those that are idle outside a transaction as they become so, and waits until all
@@ -400,7 +395,7 @@ impl Drop for Registered {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{row::INFO_MAX, *};
 
     #[test]
     fn the_limit_is_1040_and_a_place_comes_back_on_drop() {
@@ -481,9 +476,12 @@ mod tests {
         process.set_user("root");
         process.set_database(Some("shop"));
         assert!(process.begin(com::QUERY, Instant::now()));
-        process.set_info(&vec![b'x'; 5000]);
+        process.set_info(shown(&[b'x'; 5000]));
         let row = list.rows().remove(0);
         assert_eq!((row.command, row.user.as_str(), row.database.as_deref()), ("Query", "root", Some("shop")));
         assert_eq!(row.info.map(|sql| sql.len()), Some(INFO_MAX));
+        assert_eq!((row.state.as_str(), list.forwarded()), ("executing", (0, 0)));
+        process.set_via(Via::To(3));
+        assert_eq!((list.rows().remove(0).state.as_str(), list.forwarded()), ("forwarded to node 3", (1, 0)));
     }
 }

@@ -30,14 +30,20 @@ use crate::{
     },
 };
 
+mod cluster;
 mod control;
+mod moves;
 mod planned;
 mod run;
 mod set;
-pub mod state;
-pub mod transaction;
+pub(crate) mod state;
+pub(crate) mod transaction;
 
-pub use self::run::default_evaluator;
+pub(crate) use self::run::default_evaluator;
+pub use self::{
+    moves::{Carried, Source},
+    transaction::NextTransaction,
+};
 
 type Result<T> = std::result::Result<T, SqlError>;
 
@@ -48,10 +54,15 @@ const CACHED_MAX: usize = 512;
 
 /// Shared by all sessions: the catalog with the engine's `Db`, global variables, users, the process list.
 pub struct Shared {
+    /// Databases and tables, and the engine behind them.
     pub catalog: Catalog,
+    /// Global variables.
     pub globals: RwLock<Values>,
+    /// All connections.
     pub processes: Arc<ProcessList>,
+    /// Accounts.
     pub users: Users,
+    /// For uptimes.
     pub started: std::time::Instant,
 }
 
@@ -59,13 +70,14 @@ impl Shared {
     /// Loads the catalog and removes what an interrupted schema change left.
     pub async fn open(parts: Parts) -> Result<Arc<Self>> {
         let catalog = Catalog::open(parts.db).await?;
-        crate::exec::ddl::clean_up(&catalog).await?;
+        catalog.clean_up().await?;
         let mut globals = Values::default();
         globals.put("max_connections", parts.settings.max_connections.to_string());
         globals.put("max_allowed_packet", parts.settings.max_allowed_packet.to_string());
         globals.put("connect_timeout", parts.settings.connect_timeout.as_secs().to_string());
         globals.put("require_secure_transport", if parts.settings.require_tls { "ON" } else { "OFF" });
         globals.put("port", parts.settings.port.to_string());
+        globals.put("holdfast_node_id", catalog.db().node_id().to_string());
         globals.put("hostname", rustix::system::uname().nodename().to_string_lossy());
         globals.put("datadir", format!("{}/", parts.settings.data_dir.display()));
         Ok(Arc::new(Self {
@@ -78,16 +90,29 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Whether another node takes the writes.
+    pub fn is_follower(&self) -> bool {
+        !self.catalog.db().is_leader()
+    }
+}
+
 /// What the connection knows of its client at login.
 #[derive(Clone, Debug, Default)]
 pub struct Login {
+    /// CONNECTION_ID().
     pub connection_id: u32,
+    /// Account name.
     pub user: String,
+    /// The host part of USER().
     pub host: String,
+    /// The database asked for.
     pub database: Option<String>,
+    /// Number of the client's collation.
     pub collation: u16,
     /// CLIENT_FOUND_ROWS: UPDATE counts matched rows.
     pub found_rows: bool,
+    /// CLIENT_MULTI_STATEMENTS: a query may hold several.
     pub multi_statements: bool,
     /// TLS cipher and version, for SHOW STATUS.
     pub tls: Option<(String, String)>,
@@ -98,8 +123,11 @@ pub struct Login {
 /// A prepared statement, as COM_STMT_PREPARE answers it.
 #[derive(Clone, Debug)]
 pub struct Prepared {
+    /// Its number in this session.
     pub id: u32,
+    /// One for each placeholder.
     pub params: Vec<Column>,
+    /// Of the result; empty if there is none.
     pub columns: Vec<Column>,
 }
 
@@ -125,14 +153,21 @@ impl Parse {
     }
 }
 
+/// A prepared statement, and what it was made of.
+#[derive(Clone)]
+struct Kept {
+    parse: Arc<Parse>,
+    source: Source,
+}
+
 /// One client's session. Dropping it rolls its transaction back.
 pub struct Session {
     state: Arc<State>,
     tx: Transactions,
-    prepared: FxHashMap<u32, Arc<Parse>>,
+    prepared: FxHashMap<u32, Kept>,
     next_id: u32,
     /// SQL-level PREPARE.
-    named: FxHashMap<String, Arc<Parse>>,
+    named: FxHashMap<String, Kept>,
     /// Statements by their text without literals.
     cache: FxHashMap<Vec<u8>, Arc<Parse>>,
     digest: Digest,
@@ -221,16 +256,17 @@ impl Session {
         }
         let settings = self.state.begin_statement(false);
         let parse = Parse::new(self.noted(parse_one(sql, settings.mode))?);
+        let source = Source { text: sql.into(), mode: self.state.mode_text() };
         let columns = self.noted(self.result_columns(&parse, &settings).await)?;
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let params = vec![Column::parameter(); parse.params as usize];
-        self.prepared.insert(self.next_id, parse);
+        self.prepared.insert(self.next_id, Kept { parse, source });
         Ok(Prepared { id: self.next_id, params, columns })
     }
 
     /// COM_STMT_EXECUTE, parameters decoded.
     pub async fn execute<S: ResultSink>(&mut self, id: u32, params: &[Value], sink: &mut S) -> Result<()> {
-        let found = self.prepared.get(&id).cloned();
+        let found = self.prepared.get(&id).map(|kept| kept.parse.clone());
         let parse =
             found.ok_or_else(|| error(1243, format!("Unknown prepared statement handler ({id}) given to EXECUTE")))?;
         if params.len() != parse.params as usize {
@@ -241,9 +277,10 @@ impl Session {
 
     /// Number of `?`; `None`: no such statement.
     pub fn param_count(&self, id: u32) -> Option<usize> {
-        self.prepared.get(&id).map(|p| p.params as usize)
+        self.prepared.get(&id).map(|kept| kept.parse.params as usize)
     }
 
+    /// COM_STMT_CLOSE.
     pub fn close_statement(&mut self, id: u32) {
         self.prepared.remove(&id);
     }
@@ -298,6 +335,6 @@ impl Session {
 /// 1049.
 async fn check_database(shared: &Shared, name: &str) -> Result<()> {
     let known = name.eq_ignore_ascii_case(crate::exec::schema::DATABASE)
-        || shared.catalog.settled_state().await.databases.contains_key(name);
+        || shared.catalog.settled_state().await?.databases.contains_key(name);
     if known { Ok(()) } else { Err(errmap::unknown_database(name)) }
 }

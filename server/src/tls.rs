@@ -19,10 +19,20 @@ use crate::wire::auth::RsaKey;
 pub enum TlsError {
     /// A file can't be read or written.
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// A file holds something else than it should.
     #[error("{}: {what}", path.display())]
-    File { path: PathBuf, what: String },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// No certificate or key could be made.
     #[error("the self-signed certificate can't be made: {0}")]
     Make(String),
@@ -55,12 +65,7 @@ impl CertificateFiles {
     /// Loads the pair for TLS 1.2 and 1.3.
     pub fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
         let file = |path: &Path, what: String| TlsError::File { path: path.to_owned(), what };
-        let chain = CertificateDer::pem_file_iter(&self.certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|e| file(&self.certificate, e.to_string()))?;
-        if chain.is_empty() {
-            return Err(file(&self.certificate, "holds no certificate".to_owned()));
-        }
+        let chain = certificates(&self.certificate).map_err(|what| file(&self.certificate, what))?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| file(&self.key, e.to_string()))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -68,6 +73,16 @@ impl CertificateFiles {
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
             .map_err(|e| file(&self.certificate, e.to_string()))?;
         Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// The certificates in a PEM file: one at least. The error does not name the file.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(found) if found.is_empty() => Err("holds no certificate".to_owned()),
+        Ok(found) => Ok(found),
+        Err(e) => Err(e.to_string()),
     }
 }
 

@@ -40,7 +40,14 @@ pub enum Secret {
     /// SHA1(SHA1(password)).
     Native([u8; 20]),
     /// PBKDF2-HMAC-SHA256 of the password.
-    Pbkdf2 { rounds: NonZeroU32, salt: [u8; 16], hash: [u8; 32] },
+    Pbkdf2 {
+        /// Iterations.
+        rounds: NonZeroU32,
+        /// Random, one for each password.
+        salt: [u8; 16],
+        /// The result.
+        hash: [u8; 32],
+    },
 }
 
 /// An account.

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -22,6 +22,7 @@ const NO_CACHE: Duration = Duration::ZERO;
 pub struct MountedDisk {
     state: Arc<Mutex<Volatile>>,
     session: Option<BackgroundSession>,
+    at: PathBuf,
 }
 
 impl MountedDisk {
@@ -31,7 +32,7 @@ impl MountedDisk {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("holdfast-volatile".into()), MountOption::RW];
         let session = fuser::spawn_mount(Shell { state: state.clone() }, at, &config)?;
-        Ok(Self { state, session: Some(session) })
+        Ok(Self { state, session: Some(session), at: at.to_owned() })
     }
 
     /// Changes the disk's behaviour while it is mounted (capacity, lying syncs).
@@ -43,9 +44,18 @@ impl MountedDisk {
     pub fn power_cut(mut self, seed: u64) -> Volatile {
         let after = lock(&self.state).power_cut(seed);
         if let Some(session) = self.session.take() {
-            session.umount_and_join().expect("unmount");
+            match session.umount_and_join() {
+                // The kernel ended the connection before the session looked: an unmount like the other.
+                Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) && !self.is_mounted() => {}
+                unmounted => unmounted.expect("unmount"),
+            }
         }
         after
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc/self/mounts");
+        mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|at| Path::new(at) == self.at))
     }
 }
 

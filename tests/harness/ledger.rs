@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mysql_async::{Conn, prelude::Queryable};
@@ -18,6 +18,23 @@ const PARTS: u64 = 3;
 pub struct Ledger {
     /// Highest acknowledged transaction of each writer; 0 = none.
     acked: Vec<AtomicU64>,
+}
+
+/// What was acknowledged when a server was killed under load.
+pub struct Killed {
+    /// By each writer, the allowed lag before the end.
+    pub archived: Vec<u64>,
+    /// All together, at times before the end.
+    samples: Vec<(Instant, u64)>,
+    at: Instant,
+}
+
+impl Killed {
+    /// Time from the last moment when no more than this was acknowledged until the end: what was lost is newer.
+    pub fn lost(&self, kept: u64) -> Duration {
+        let sample = self.samples.iter().rev().find(|(_, acked)| *acked <= kept);
+        sample.map_or(Duration::MAX, |(at, _)| self.at - *at)
+    }
 }
 
 /// Why a check failed.
@@ -32,6 +49,43 @@ impl Ledger {
     /// Transactions acknowledged so far, all writers together.
     pub fn acked(&self) -> u64 {
         self.acked.iter().map(|a| a.load(SeqCst)).sum()
+    }
+
+    /// Highest acknowledged transaction of each writer.
+    pub fn acknowledged(&self) -> Vec<u64> {
+        self.acked.iter().map(|acked| acked.load(SeqCst)).collect()
+    }
+
+    /// Takes what a database has for what was acknowledged, after a loss that was to be expected; answers it.
+    pub async fn rebase(&self, url: &str) -> Result<Vec<u64>, Loss> {
+        let mut conn = Conn::from_url(url).await.map_err(|e| format!("connect: {e}"))?;
+        let rows: Vec<(usize, u64)> =
+            conn.query("SELECT writer, last FROM ledger.heads").await.map_err(|e| format!("heads: {e}"))?;
+        for (writer, last) in rows {
+            self.acked[writer].store(last, SeqCst);
+        }
+        conn.disconnect().await.map_err(|e| e.to_string())?;
+        Ok(self.acknowledged())
+    }
+
+    /// Runs every writer for `lag` and some time before, until `kill` ends the server under way.
+    pub async fn kill_under_load(self: &Arc<Self>, url: &str, lag: Duration, kill: impl FnOnce()) -> Killed {
+        let load = tokio::spawn({
+            let (ledger, url) = (self.clone(), url.to_owned());
+            async move { ledger.run(&url, Arc::new(AtomicBool::new(false))).await }
+        });
+        self.progress(1_500).await.expect("it serves");
+        let (archived, begin) = (self.acknowledged(), Instant::now());
+        let mut samples = Vec::new();
+        while begin.elapsed() < lag {
+            samples.push((Instant::now(), self.acked()));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let at = Instant::now();
+        kill();
+        load.await.expect("writers do not panic");
+        samples.push((at, self.acked()));
+        Killed { archived, samples, at }
     }
 
     /// Makes the tables, each writer's head row among them.

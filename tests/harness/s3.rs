@@ -8,9 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::ports;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+
+use crate::{bucket_log::BucketLog, ports};
 
 const KEY: &str = "holdfast";
+/// May read and list, not write.
+const READER: &str = "reader";
 const SECRET: &str = "holdfast-secret";
 
 /// A running SeaweedFS with one bucket named `holdfast`.
@@ -50,7 +54,10 @@ impl S3Server {
         std::fs::write(
             &config,
             format!(
-                r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{KEY}","secretKey":"{SECRET}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+                r#"{{"identities":[
+                {{"name":"all","credentials":[{{"accessKey":"{KEY}","secretKey":"{SECRET}"}}],"actions":["Admin","Read","Write","List","Tagging"]}},
+                {{"name":"reader","credentials":[{{"accessKey":"{READER}","secretKey":"{SECRET}"}}],"actions":["Read","List"]}},
+                {{"name":"anonymous","actions":["Read","Write","List"]}}]}}"#
             ),
         )
         .expect("write s3.json");
@@ -123,12 +130,53 @@ impl S3Server {
         .to_vec()
     }
 
+    /// The environment of a client that may only read.
+    pub fn read_only_env(&self) -> Vec<(String, String)> {
+        let mut env = self.env();
+        env.push(("AWS_ACCESS_KEY_ID".to_owned(), READER.to_owned()));
+        env
+    }
+
+    /// The environment of an anonymous client that goes through `endpoint`: its requests carry no signature, so that a
+    /// proxy may change them.
+    pub fn unsigned_env(&self, endpoint: &str) -> Vec<(String, String)> {
+        let unsigned = [("AWS_ENDPOINT_URL", endpoint), ("AWS_REGION", "us-east-1"), ("AWS_SKIP_SIGNATURE", "true")];
+        unsigned.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()
+    }
+
+    /// The port of the S3 endpoint, on loopback.
+    pub fn port(&self) -> u16 {
+        self.ports[0]
+    }
+
+    /// A client of the bucket, for tests that look at objects or change them.
+    pub fn client(&self) -> AmazonS3 {
+        let mut builder = AmazonS3Builder::new().with_bucket_name("holdfast").with_allow_http(true);
+        for (key, value) in self.env() {
+            builder = builder.with_config(key.to_lowercase().parse().expect("an AWS_* setting"), value);
+        }
+        builder.build().expect("client")
+    }
+
     /// `s3://holdfast/PREFIX`.
     pub fn url(&self, prefix: &str) -> String {
         format!("s3://holdfast/{prefix}")
     }
 
-    /// The server's own log.
+    /// What the server's own log says of every key below `s3://holdfast/PREFIX` since the server was made.
+    pub fn bucket_log(&self, prefix: &str) -> BucketLog {
+        let folder = format!("/buckets/holdfast/{prefix}");
+        let out = Command::new(weed())
+            .args(["filer.meta.tail", "-timeAgo=240h", "-untilTimeAgo=1ms", &format!("-pathPrefix={folder}/")])
+            .arg(format!("-filer=127.0.0.1:{}", self.ports[3]))
+            .stdin(Stdio::null())
+            .output()
+            .expect("start weed filer.meta.tail");
+        assert!(out.status.success(), "weed filer.meta.tail: {}", String::from_utf8_lossy(&out.stderr));
+        BucketLog::parse(&out.stdout, &folder)
+    }
+
+    /// The server's process log.
     pub fn log_path(&self) -> PathBuf {
         self.dir.join("weed.log")
     }

@@ -1,12 +1,16 @@
 //! A real `holdfast serve` process: started, awaited by its ready line, killed or drained.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
     time::Duration,
 };
+
+use mysql_async::{Conn, prelude::Queryable};
 
 /// How long a start may take, recovery included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -26,9 +30,44 @@ pub fn binary() -> PathBuf {
     bin
 }
 
+/// How a process that was to end by itself ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stdout, then to stderr.
+    pub output: String,
+}
+
+/// Runs `holdfast ARGS` to its end, which must come within a minute.
+pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, env: Vec<(String, String)>) -> Exit {
+    let mut command = Command::new(binary());
+    command.args(args).envs(env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary().display()));
+    let pid = child.id();
+    let (ended, end) = mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        if let Err(mpsc::RecvTimeoutError::Timeout) = end.recv_timeout(READY_WITHIN) {
+            // SAFETY: kill(2) with our own child's id, which is not reaped before this thread is joined.
+            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        }
+    });
+    let mut child = child;
+    let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let stderr = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
+    let output = std::io::read_to_string(stdout).unwrap_or_default() + &stderr.join().expect("reader");
+    drop(ended);
+    guard.join().expect("guard");
+    let status = child.wait().expect("wait");
+    Exit { code: status.code(), output }
+}
+
 /// A command line under construction.
 pub struct Serve {
     command: Command,
+    listen: String,
+    admin_listen: String,
+    login: String,
 }
 
 /// A running server.
@@ -39,18 +78,50 @@ pub struct Server {
     /// Admin address.
     pub admin: String,
     log: PathBuf,
+    login: String,
 }
 
 impl Serve {
     /// `holdfast serve --data-dir DIR` on ephemeral ports; the server's log goes to `DIR.log`.
     pub fn new(data_dir: &Path) -> Self {
-        let mut command = Command::new(binary());
+        Self::from_command(Command::new(binary()), data_dir)
+    }
+
+    /// As [`Self::new`], in a network namespace.
+    pub fn in_namespace(namespace: &str, data_dir: &Path) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(binary());
+        Self::from_command(command, data_dir)
+    }
+
+    fn from_command(mut command: Command, data_dir: &Path) -> Self {
         command.arg("serve").arg("--data-dir").arg(data_dir);
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+
         let log = std::fs::File::options().create(true).append(true).open(log_path(data_dir)).expect("log file");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command.env("HOLDFAST_TEST_DATA_DIR", data_dir);
-        Self { command }
+        let nowhere = || "127.0.0.1:0".to_owned();
+        Self { command, listen: nowhere(), admin_listen: nowhere(), login: "root".to_owned() }
+    }
+
+    /// Another address for the MySQL port than an ephemeral one.
+    pub fn listen(mut self, addr: &str) -> Self {
+        addr.clone_into(&mut self.listen);
+        self
+    }
+
+    /// A password for root, so that clients may come from other addresses than loopback.
+    pub fn password(mut self, file: &Path, password: &str) -> Self {
+        std::fs::write(file, password).expect("password file");
+        self.command.arg("--root-password-file").arg(file);
+        self.login = format!("root:{password}");
+        self
+    }
+
+    /// Another address for the admin port than an ephemeral one.
+    pub fn admin_listen(mut self, addr: &str) -> Self {
+        addr.clone_into(&mut self.admin_listen);
+        self
     }
 
     /// Adds flags.
@@ -65,8 +136,15 @@ impl Serve {
         self
     }
 
+    /// Sends what the server logs to a file of the caller's.
+    pub fn stderr(mut self, file: std::fs::File) -> Self {
+        self.command.stderr(file);
+        self
+    }
+
     /// Starts and waits for the ready line. The error holds the end of the server's log.
     pub fn try_start(mut self) -> Result<Server, String> {
+        self.command.args(["--listen", &self.listen, "--admin-listen", &self.admin_listen]);
         let log = self
             .command
             .get_envs()
@@ -87,7 +165,7 @@ impl Serve {
         let line = receive.recv_timeout(READY_WITHIN);
         let ready = line.as_ref().ok().and_then(|line| parse_ready(line));
         match ready {
-            Some((mysql, admin)) => Ok(Server { child, mysql, admin, log }),
+            Some((mysql, admin)) => Ok(Server { child, mysql, admin, log, login: self.login }),
             None => {
                 let _ = child.kill();
                 let status = child.wait();
@@ -96,6 +174,17 @@ impl Serve {
                 Err(format!("no ready line ({line:?}, {status:?}); its log ends:\n{tail}"))
             }
         }
+    }
+
+    /// Runs a server that must not come up, and ends by itself. The output is what it logged this time.
+    pub fn refused(mut self) -> Exit {
+        self.command.args(["--listen", &self.listen, "--admin-listen", &self.admin_listen]);
+        let args: Vec<_> = self.command.get_args().map(ToOwned::to_owned).collect();
+        let env = self
+            .command
+            .get_envs()
+            .filter_map(|(k, v)| Some((k.to_string_lossy().into_owned(), v?.to_string_lossy().into_owned())));
+        run(args, env.collect())
     }
 
     /// Starts, or fails the test.
@@ -129,12 +218,87 @@ impl Server {
 
     /// A connection URL for `mysql_async`.
     pub fn url(&self, database: &str) -> String {
-        format!("mysql://root@{}/{database}?prefer_socket=false", self.mysql)
+        format!("mysql://{}@{}/{database}?prefer_socket=false", self.login, self.mysql)
+    }
+
+    /// The numbers of `SHOW GLOBAL STATUS`.
+    pub async fn status(&self) -> BTreeMap<String, u64> {
+        let mut conn = Conn::from_url(self.url("")).await.expect("connect");
+        let rows: Vec<(String, String)> = conn.query("SHOW GLOBAL STATUS").await.expect("SHOW GLOBAL STATUS");
+        conn.disconnect().await.expect("disconnect");
+        rows.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
+    }
+
+    /// Runs `holdfast admin VERB` against the server, off the async threads.
+    pub async fn admin(&self, verb: &str) -> String {
+        let mut command = Command::new(binary());
+        command.args(["admin", verb, "--addr", &self.admin]).stdin(Stdio::null());
+        let out = tokio::task::spawn_blocking(move || command.output()).await.expect("joins").expect("start holdfast");
+        assert!(out.status.success(), "admin {verb}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// The most RAM that the process has had resident, in bytes.
+    pub fn peak_rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Whether the process has a file of this name open with O_DIRECT; `None` if it has not opened it.
+    pub fn opened_direct(&self, name: &str) -> Option<bool> {
+        let folder = PathBuf::from(format!("/proc/{}", self.pid()));
+        let fds = std::fs::read_dir(folder.join("fd")).expect("the process is there").flatten();
+        let fd = fds.into_iter().find(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file.ends_with(name)))?;
+        let info = std::fs::read_to_string(folder.join("fdinfo").join(fd.file_name())).expect("fdinfo");
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+        let flags = i32::from_str_radix(flags.trim(), 8).expect("octal");
+        Some(flags & libc::O_DIRECT != 0)
     }
 
     /// What the server logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the server has logged a line with `part`, and returns the line.
+    pub async fn wait_for_log(&self, part: &str) -> String {
+        for _ in 0..3_000 {
+            if let Some(line) = self.log().lines().find(|line| line.contains(part)) {
+                return line.to_owned();
+            }
+            // The log is a file of another process: there is no event to await.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{part:?} is not in the log within a minute:\n{}", self.log());
+    }
+
+    /// Connects as soon as the server has a connection to spare.
+    pub async fn connect_when_free(&self) -> mysql_async::Conn {
+        for _ in 0..3_000 {
+            match mysql_async::Conn::from_url(self.url("")).await {
+                Ok(conn) => return conn,
+                Err(mysql_async::Error::Server(error)) if error.code == 1040 => {}
+                Err(other) => panic!("{other}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no connection became free within a minute");
+    }
+
+    /// Freezes the process (SIGSTOP), as a machine that sleeps.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Wakes it (SIGCONT).
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: kill(2) with our own child's id, which is not reaped yet.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
     /// kill -9, and wait for the end.
@@ -143,10 +307,20 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// Waits until the server has ended by itself; returns the exit code, or `None` after a minute.
+    pub async fn ended(mut self) -> Option<i32> {
+        for _ in 0..3_000 {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    }
+
     /// SIGTERM, and wait for the end; returns the exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        // SAFETY: kill(2) with our own child's id, which is not reaped yet.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
         self.child.wait().ok().and_then(|status| status.code())
     }
 }

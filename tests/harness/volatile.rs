@@ -52,13 +52,23 @@ pub struct Volatile {
     used: u64,
     /// A disk that lies: syncs return at once and keep nothing. Equal to a program without its sync calls.
     pub ignore_sync: bool,
+    /// A disk that is failing: writes answer EIO.
+    pub fail_writes: bool,
     zero: Page,
 }
 
 impl Default for Volatile {
     fn default() -> Self {
         let nodes = BTreeMap::from([(ROOT, Node::Dir(Dir::default()))]);
-        Self { nodes, next: ROOT + 1, capacity: u64::MAX, used: 0, ignore_sync: false, zero: Arc::new([0; PAGE]) }
+        Self {
+            nodes,
+            next: ROOT + 1,
+            capacity: u64::MAX,
+            used: 0,
+            ignore_sync: false,
+            fail_writes: false,
+            zero: Arc::new([0; PAGE]),
+        }
     }
 }
 
@@ -133,10 +143,18 @@ impl Volatile {
             return Err(libc::ENOTEMPTY);
         }
         self.dir_mut(parent)?.names.remove(name);
-        if let Node::File(file) = &self.nodes[&ino] {
+        self.free_if_nameless(ino);
+        Ok(())
+    }
+
+    /// A file's space is free once its last name is gone.
+    fn free_if_nameless(&mut self, ino: u64) {
+        let named = |node: &Node| matches!(node, Node::Dir(dir) if dir.names.values().any(|child| *child == ino));
+        if let Some(Node::File(file)) = self.nodes.get(&ino)
+            && !self.nodes.values().any(named)
+        {
             self.used = self.used.saturating_sub(file.pages.len() as u64 * PAGE as u64);
         }
-        Ok(())
     }
 
     /// Gives a file a second name.
@@ -154,7 +172,9 @@ impl Volatile {
         let ino = self.lookup(parent, name)?;
         self.dir(to)?;
         self.dir_mut(parent)?.names.remove(name);
-        self.dir_mut(to)?.names.insert(new_name.to_owned(), ino);
+        if let Some(replaced) = self.dir_mut(to)?.names.insert(new_name.to_owned(), ino) {
+            self.free_if_nameless(replaced);
+        }
         Ok(())
     }
 
@@ -176,6 +196,9 @@ impl Volatile {
 
     /// Writes, unsynced.
     pub fn write(&mut self, ino: u64, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        if self.fail_writes {
+            return Err(libc::EIO);
+        }
         let zero = self.zero.clone();
         let (capacity, mut used) = (self.capacity, self.used);
         let file = self.file_mut(ino)?;
@@ -305,6 +328,7 @@ impl Volatile {
             capacity: self.capacity,
             used,
             ignore_sync: self.ignore_sync,
+            fail_writes: false,
             zero: self.zero.clone(),
         }
     }
@@ -388,5 +412,11 @@ mod tests {
         assert_eq!(disk.allocate(file, 12288), Err(libc::ENOSPC));
         disk.write(file, 0, &[1; 4096]).unwrap();
         assert_eq!(disk.write(file, 4096, &[1; 8192]), Err(libc::ENOSPC));
+        disk.link(file, ROOT, "g").unwrap();
+        disk.remove(ROOT, "f", false).unwrap();
+        let other = disk.create(ROOT, "h", false).unwrap();
+        assert_eq!(disk.write(other, 0, &[1; 8192]), Err(libc::ENOSPC), "the file has another name");
+        disk.rename(ROOT, "h", ROOT, "g").unwrap();
+        assert_eq!(disk.write(other, 0, &[1; 8192]), Ok(()));
     }
 }

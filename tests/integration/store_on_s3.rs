@@ -68,8 +68,8 @@ async fn says_what_is_wrong_with_bucket_credentials_and_owner() {
 
     let store = open(&server, "s3://holdfast/p", &[]);
     let (ours, theirs) = (owner::mint(&store), owner::mint(&store));
-    owner::claim(&store, ours).await.expect("claim");
-    owner::claim(&store, ours).await.expect("claim again");
-    let error = owner::claim(&store, theirs).await.expect_err("owned").to_string();
+    owner::claim(&store, ours, &[1]).await.expect("claim");
+    owner::claim(&store, ours, &[1]).await.expect("claim again");
+    let error = owner::claim(&store, theirs, &[1]).await.expect_err("owned").to_string();
     assert!(error.contains(&format!("belongs to {ours}")), "{error}");
 }

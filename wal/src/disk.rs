@@ -13,6 +13,8 @@ mod pwrite;
 pub mod sim;
 mod uring;
 
+pub use device::Durability;
+
 /// A directory of log files on some device.
 pub trait Disk: Send + Sync + 'static {
     /// Which implementation this is, for messages.
@@ -82,6 +84,10 @@ pub trait WorkerHandle: Send + Sync {
     /// Makes sure that a turn starts after this call. Cheap when the worker is busy.
     fn wake(&self);
 
+    /// [`WorkerHandle::wake`], but the turns are taken by the caller, who waits for the device, where the worker's own
+    /// thread is not at it: two changes of thread less. The worker goes on by itself with whatever is left.
+    fn run(&self);
+
     /// Waits until the worker has stopped. Returns at once when called by the worker itself.
     fn join(&self);
 }
@@ -94,6 +100,8 @@ pub enum Choice {
     Auto,
     /// io_uring, or an error.
     Uring,
+    /// The ring, made durable in this way whatever the device says: to measure.
+    UringWith(Durability),
     /// `pwritev2` on the log's thread.
     Pwrite,
 }

@@ -57,7 +57,7 @@ pub enum Error {
         supported: u8,
     },
     /// Another process holds the directory.
-    #[error("{} is in use by process {holder}", dir.display())]
+    #[error("{} is in use by process {holder}: stop it, or use another data directory", dir.display())]
     Locked {
         /// The directory.
         dir: PathBuf,
@@ -103,6 +103,12 @@ pub enum Error {
     /// Options that contradict each other or the directory.
     #[error("log options: {0}")]
     Options(String),
+    /// No leader that a quorum confirms could be found in time. Nothing was done; try again.
+    #[error("the cluster can't answer now: {cause}")]
+    Unavailable {
+        /// What was missing.
+        cause: Arc<str>,
+    },
     /// The operating system refused something outside the write path (open, list, read).
     #[error("{what}: {error}")]
     Io {

@@ -22,7 +22,8 @@ mod wal;
 pub use error::Error;
 pub use lock::{DirLock, LOCK_FILE};
 pub use log::{Log, LogEntry, LogOptions, LogState};
-pub use wal::{Leadership, Limits, Timing, Wal, WalOptions, WalStatus};
+pub use raft::membership_of;
+pub use wal::{Leadership, Limits, Progress, Timing, Wal, WalOptions, WalStatus};
 
 /// Shorthand for this crate's results.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -43,7 +44,7 @@ pub struct LogId {
 }
 
 /// What a committed entry carries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// A leader's no-op. The machine applies it to learn the new term.
     Blank,
@@ -54,7 +55,7 @@ pub enum Payload {
 }
 
 /// A committed entry, handed to [`Machine::apply`] in log order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where it stands.
     pub id: LogId,
@@ -92,6 +93,11 @@ pub struct Snapshot {
 /// The state machine above the log; the engine implements it. Called by one task, never concurrently.
 /// Any error stops the node: the log poisons itself and every later call answers `Closed` with the cause.
 pub trait Machine: Send + 'static {
+    /// The log was opened and `last` is its last entry: a machine that keeps state of its own beside the snapshots must not
+    /// stand behind that, or the log would be cut off under it. Called once, before [`Machine::restored`].
+    fn log_ends(&mut self, last: Option<LogId>) {
+        let _ = last;
+    }
     /// What the machine already holds.
     fn restored(&self) -> Restored;
     /// Applies committed entries in order. Must be a function of the log only (rule 9).
@@ -106,3 +112,24 @@ pub trait Machine: Send + 'static {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct MachineError(pub String);
+
+/// What nodes tell each other beside Raft's own words, with every frame (rule 8). Opaque to the log; called often, so it
+/// must be cheap.
+pub trait Reports: Send + Sync + 'static {
+    /// What this node says of itself now.
+    fn report(&self) -> Bytes;
+    /// What another node said of itself.
+    fn heard(&self, from: NodeId, report: Bytes);
+}
+
+/// Nothing to tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoReports;
+
+impl Reports for NoReports {
+    fn report(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn heard(&self, _: NodeId, _: Bytes) {}
+}

@@ -27,6 +27,7 @@ mod state;
 mod tail;
 mod write;
 
+use room::Share;
 use state::{Op, Shared};
 
 /// One entry of the log.
@@ -45,6 +46,8 @@ pub struct LogEntry {
 pub struct LogOptions {
     /// The cluster that owns the log.
     pub cluster: u128,
+    /// The log was opened before and is known to hold something: finding nothing is corruption, not a new log.
+    pub was_used: bool,
     /// Bytes of a newly made segment file; a multiple of 4 KiB.
     pub segment_bytes: u64,
     /// Bytes that all segments together may take on disk.
@@ -67,6 +70,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             cluster: 0,
+            was_used: false,
             segment_bytes: 64 << 20,
             max_bytes: 2 << 30,
             reserved_segments: 2,
@@ -134,6 +138,10 @@ pub struct LogState {
     pub bytes: u64,
     /// Bytes that can still be appended before [`Error::Full`].
     pub runway: u64,
+    /// The runway of an empty log.
+    pub capacity: u64,
+    /// Grows by what is written, in whole blocks; starts at what was held when the log was opened.
+    pub written: u64,
 }
 
 /// The local log. Cloning shares it; the last clone dropped closes it. All calls return at once unless said otherwise.
@@ -173,16 +181,31 @@ impl Log {
     /// once they are durable, strictly in the order of calls. `done` must not block. A refused append (out of order, too large,
     /// ended log) is answered before this returns and changes nothing.
     pub fn append(&self, entries: Vec<LogEntry>, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
+        if self.enqueue(entries, done) {
+            self.handle.shared.wake_writer();
+        }
+    }
+
+    /// [`Log::append`] that writes on the caller's thread while the log's own is idle: `done` then runs before this returns.
+    /// For a caller that has nothing else to do meanwhile; it saves two changes of thread.
+    pub fn append_here(&self, entries: Vec<LogEntry>, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
+        if self.enqueue(entries, done) {
+            self.handle.shared.run_writer();
+        }
+    }
+
+    /// Whether the entries wait to be written now; else `done` has been told why not.
+    fn enqueue(&self, entries: Vec<LogEntry>, done: impl FnOnce(Result<(), Error>) + Send + 'static) -> bool {
         let shared = &self.handle.shared;
         let mut state = shared.lock();
         let refused = state.ended.clone().or_else(|| state.check(&entries, shared.options.max_payload).err());
         if let Some(error) = refused {
             drop(state);
-            return done(Err(error));
+            done(Err(error));
+            return false;
         }
         state.append(entries, Box::new(done));
-        drop(state);
-        shared.wake_writer();
+        true
     }
 
     /// Saves a vote of at most 128 bytes, in order with the appends around it.
@@ -237,17 +260,34 @@ impl Log {
     /// Whether `len` more payload bytes fit outside the reserve: ask before proposing, because an append can't be refused
     /// once Raft has numbered it. An append that was not admitted uses the reserve; one beyond the reserve ends the log.
     pub fn admit(&self, len: usize) -> Result<(), Error> {
+        self.admit_to(len, Share::Runway)
+    }
+
+    /// As [`Log::admit`], for a small entry that makes room: when the runway has ended it may use a part of the reserve.
+    pub fn admit_reserved(&self, len: usize) -> Result<(), Error> {
+        self.admit_to(len, Share::Reserve)
+    }
+
+    fn admit_to(&self, len: usize, share: Share) -> Result<(), Error> {
         let state = self.handle.shared.lock();
         if let Some(error) = &state.ended {
             return Err(error.clone());
         }
-        let answer = state.room.admit(len, state.spares.len());
+        let answer = state.room.admit(len, state.spares.len(), share);
         let retry = answer.is_err() && state.room.refused.is_some();
         drop(state);
         if retry {
             self.handle.shared.wake_preparer(); // space may have been freed
         }
         answer
+    }
+
+    /// Tries once more to grow, if the device had no room the last time: for callers that ask for no admission meanwhile.
+    pub fn look_for_room(&self) {
+        let refused = self.handle.shared.lock().room.refused.is_some();
+        if refused {
+            self.handle.shared.wake_preparer();
+        }
     }
 
     /// Whether [`Log::read`] of a range that starts here would stay off the disk.

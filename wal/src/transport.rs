@@ -10,7 +10,10 @@ use bytes::Bytes;
 use crate::{BoxFuture, NodeId};
 
 mod loopback;
+mod tcp;
+
 pub use loopback::{Loopback, LoopbackTransport};
+pub use tcp::{NodeStream, NodeTls, StreamReader, StreamWriter, TcpTransport};
 
 /// A member of the cluster and where it listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,16 +6,16 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Error, LogId, LogOptions, Machine, NodeId, Result,
+    Entry, Error, Log, LogId, LogOptions, Machine, NoReports, NodeId, Reports, Result,
     disk::Disk,
     host,
     in_flight::{InFlight, Share},
-    raft::{Node, Start},
+    raft::{Node, Start, to_entry},
     transport::{Peer, Transport},
 };
 
 /// How a [`Wal`] runs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WalOptions {
     /// This node. Never reused for another directory.
     pub node: NodeId,
@@ -31,6 +31,14 @@ pub struct WalOptions {
     /// Runs Raft on a thread of its own (the default, and the fast way) or, when false, on the caller's runtime: for
     /// simulation, where all nodes share one deterministic runtime.
     pub own_thread: bool,
+    /// What members tell each other with every frame.
+    pub reports: Arc<dyn Reports>,
+}
+
+impl std::fmt::Debug for WalOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WalOptions").field("node", &self.node).field("log", &self.log).finish_non_exhaustive()
+    }
 }
 
 impl WalOptions {
@@ -43,18 +51,21 @@ impl WalOptions {
             timing: Timing::default(),
             limits: Limits::default(),
             own_thread: true,
+            reports: Arc::new(NoReports),
         }
     }
 }
 
-/// Raft's clocks. The defaults leave room for a device that stalls on a sync.
+/// Raft's clocks. A follower starts an election after `election_max`, the leader's lease, and a random time between the other
+/// two: with the defaults 1.2 to 1.6 s after the leader's last word, which leaves room for a device that stalls on a sync.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// The leader says that it lives this often.
     pub heartbeat: Duration,
-    /// A follower that hears nothing starts an election after at least this.
+    /// The shortest random part of a follower's patience.
     pub election_min: Duration,
-    /// ... and at most this.
+    /// The longest; also the leader's lease, within which nobody else gets votes, and the silence of a quorum after which a
+    /// leader takes no more writes.
     pub election_max: Duration,
 }
 
@@ -62,8 +73,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(1000),
-            election_max: Duration::from_millis(2000),
+            election_min: Duration::from_millis(400),
+            election_max: Duration::from_millis(800),
         }
     }
 }
@@ -94,8 +105,20 @@ pub struct Leadership {
     pub leader: Option<NodeId>,
     /// This node leads.
     pub is_leader: bool,
-    /// This node leads and its own no-op of `term` is applied here: its state holds everything committed before.
+    /// This node leads, its own no-op of `term` is applied here, so that its state holds everything committed before,
+    /// and a quorum has answered lately.
     pub ready: bool,
+}
+
+/// How far another member is, as the leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The member.
+    pub node: NodeId,
+    /// The last entry that it has.
+    pub matched: Option<LogId>,
+    /// When it last answered.
+    pub heard_ago: Option<Duration>,
 }
 
 /// A look at the log and its node, for metrics and status pages.
@@ -117,10 +140,16 @@ pub struct WalStatus {
     pub log_bytes: u64,
     /// Bytes that can still be written before proposals are refused.
     pub runway: u64,
+    /// The runway of an empty log.
+    pub capacity: u64,
+    /// Grows by what is written to the log, in whole blocks; starts at what it held when it was opened.
+    pub written: u64,
     /// Proposals in flight.
     pub in_flight: u64,
     /// Members and whether each votes.
     pub members: Vec<(Peer, bool)>,
+    /// The other members, as the leader knows them; empty on others.
+    pub replication: Vec<Progress>,
     /// The failure that stopped the node, if it has stopped.
     pub failure: Option<Error>,
 }
@@ -164,14 +193,15 @@ impl Wal {
             )));
         }
         let own_thread = options.own_thread;
-        let start = Start { options, disk, transport, machine: Box::new(machine) };
+        let in_flight: Arc<InFlight> = Arc::default();
+        let start = Start { options, disk, transport, machine: Box::new(machine), in_flight: in_flight.clone() };
         let (stop, stop_rx) = oneshot::channel();
         let hosted =
             if own_thread { host::on_thread(start, stop_rx).await? } else { host::here(start, stop_rx).await? };
         let inner = Inner {
             node: hosted.node,
             limits,
-            in_flight: Arc::default(),
+            in_flight,
             stop: parking_lot::Mutex::new(Some(stop)),
             stopped: hosted.stopped,
         };
@@ -186,11 +216,21 @@ impl Wal {
     /// Nothing was proposed: [`Error::NotLeader`], [`Error::TooLarge`], [`Error::Full`], [`Error::Busy`], and, once the node
     /// has stopped, [`Error::Failed`] with the cause or [`Error::Closed`]. Outcome not known: [`Error::Unknown`].
     pub fn propose(&self, payload: Bytes) -> impl Future<Output = Result<LogId>> + Send + 'static + use<> {
-        let pending = self.enqueue(payload);
+        let pending = self.enqueue(payload, Log::admit);
         async move { pending?.wait().await }
     }
 
-    fn enqueue(&self, payload: Bytes) -> Result<crate::raft::Pending> {
+    /// As [`Wal::propose`], for a small entry that makes room in the log: when the runway has ended it may use a part of
+    /// the reserve (rule 5), so that a full log can be drained.
+    ///
+    /// # Errors
+    /// As [`Wal::propose`].
+    pub fn propose_reserved(&self, payload: Bytes) -> impl Future<Output = Result<LogId>> + Send + 'static + use<> {
+        let pending = self.enqueue(payload, Log::admit_reserved);
+        async move { pending?.wait().await }
+    }
+
+    fn enqueue(&self, payload: Bytes, admit: fn(&Log, usize) -> Result<()>) -> Result<crate::raft::Pending> {
         let inner = &*self.inner;
         inner.node.health().check()?;
         let len = payload.len() as u64;
@@ -198,7 +238,7 @@ impl Wal {
             return Err(Error::TooLarge { len, max: inner.limits.payload });
         }
         let share = Share::take(&inner.in_flight, len, &inner.limits)?;
-        inner.node.log().admit(payload.len())?;
+        admit(inner.node.log(), payload.len())?;
         Ok(inner.node.propose(payload, share))
     }
 
@@ -219,6 +259,12 @@ impl Wal {
         }
     }
 
+    /// Tries once more to grow the log, if its device had no room the last time. A refused proposal does the same; who
+    /// proposes nothing because [`Wal::status`] shows no runway must ask from time to time.
+    pub fn look_for_room(&self) {
+        self.inner.node.log().look_for_room();
+    }
+
     /// A look at the node.
     pub fn status(&self) -> WalStatus {
         let node = &self.inner.node;
@@ -232,8 +278,11 @@ impl Wal {
             purged: log.purged,
             log_bytes: log.bytes,
             runway: log.runway,
+            capacity: log.capacity,
+            written: log.written,
             in_flight: self.inner.in_flight.proposals(),
             members: node.members(),
+            replication: node.replication(),
             failure: self.failure(),
         }
     }
@@ -252,12 +301,59 @@ impl Wal {
         }
     }
 
-    /// Waits until all that was committed anywhere at the call is applied here (ReadIndex: a quorum confirms the leader).
+    /// Entries that are committed and applied here, from index `from` on (0 counts as 1), until `max_bytes` of payload are reached: at
+    /// least one unless nothing is applied from there on, never a hole. Blocks on the disk when it starts below the RAM tail.
     ///
     /// # Errors
-    /// [`Error::NotLeader`] on a follower.
+    /// [`Error::Purged`] when `from` is no longer in the log; [`Error::Corrupt`] and others of the device.
+    pub fn read_applied(&self, from: u64, max_bytes: usize) -> Result<Vec<Entry>> {
+        let (from, end) = (from.max(1), self.inner.node.applied() + 1);
+        if from >= end {
+            return Ok(Vec::new());
+        }
+        self.inner.node.log().read(from..end, max_bytes)?.into_iter().map(to_entry).collect()
+    }
+
+    /// Waits until all that was committed anywhere at the call is applied here, on any member (ReadIndex: the leader is
+    /// asked, and a quorum confirms it). Calls that come together share a round.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no confirmed leader answers within 3 s.
     pub async fn read_index(&self) -> Result<LogId> {
         self.inner.node.read_index().await
+    }
+
+    /// A quorum confirms that this very node leads, now: for what only a leader may do outside the log. [`Wal::read_index`]
+    /// does not tell, since another leader may answer it.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`]; [`Error::Unavailable`] when no quorum answers within 3 s.
+    pub async fn confirm_lead(&self) -> Result<()> {
+        self.inner.node.confirm_lead().await
+    }
+
+    /// Waits until the entry at `index` is applied here.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn wait_applied(&self, index: u64) -> Result<()> {
+        self.inner.node.wait_applied(index).await
+    }
+
+    /// Changes the address of a member.
+    ///
+    /// # Errors
+    /// As [`Wal::set_voters`].
+    pub async fn move_member(&self, peer: Peer) -> Result<LogId> {
+        self.inner.node.move_member(peer).await
+    }
+
+    /// Takes a member that does not vote out of the cluster.
+    ///
+    /// # Errors
+    /// As [`Wal::set_voters`].
+    pub async fn remove_learner(&self, id: NodeId) -> Result<LogId> {
+        self.inner.node.remove_learner(id).await
     }
 
     /// Adds a member that receives the log but does not vote.

@@ -48,6 +48,10 @@ impl Target {
         options.data_dir = data_dir;
         options.memory_cache = bench.memory_cache;
         options.nvme_cache = bench.nvme_cache;
+        if let Some(bytes) = bench.memtable_size {
+            options.memtable_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            options.frozen_bytes = options.memtable_bytes.saturating_mul(8);
+        }
         options.allow_unsafe_store = bench.allow_unsafe_store;
         let db = Db::open(&url, options).await?;
         if !bench.skip_load && db.keyspaces().iter().any(|name| name == KEYSPACE) {

@@ -43,7 +43,8 @@ impl Target {
             .user(Some(&bench.user))
             .pass(Some(&bench.password).filter(|password| !password.is_empty()))
             .prefer_socket(false);
-        let mut conn = Conn::new(builder.clone()).await?;
+        let reached = Conn::new(builder.clone()).await;
+        let mut conn = reached.map_err(|error| Error::Login { addr: addr.to_owned(), source: Box::new(error) })?;
         conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {}", bench.database)).await?;
         conn.query_drop(format!("USE {}", bench.database)).await?;
         if !bench.skip_load {

@@ -54,6 +54,23 @@ async fn every_size_from_empty_to_the_largest_slot_round_trips() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_room_loses_nothing_to_a_full_queue() {
+    on_both(|dir, backend| async move {
+        let cache = open(&dir, backend);
+        for item in 0..700 {
+            cache.room().await;
+            cache.insert(key(item), page(key(item), PAGE), Place::Nvme);
+        }
+        cache.written().await;
+        let stats = cache.stats();
+        assert_eq!((stats.nvme_writes, stats.nvme_rejected), (700, 0), "{stats:?}");
+        cache.close().await;
+        cache.room().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_outlive_a_clean_close_and_a_drop() {
     on_both(|dir, backend| async move {
         let origin = TestOrigin::new(PAGE);

@@ -96,7 +96,12 @@ impl RunCursor {
 
     /// A cursor over everything in a run that reads in large requests and leaves the cache alone.
     pub(crate) fn bulk(run: Arc<Run>) -> Self {
-        let mut cursor = Self::new(run, &(Bound::Unbounded, Bound::Unbounded), false, 0);
+        Self::bulk_within(run, &(Bound::Unbounded, Bound::Unbounded))
+    }
+
+    /// As [`Self::bulk`], within bounds.
+    pub(crate) fn bulk_within(run: Arc<Run>, bounds: &(Bound<Bytes>, Bound<Bytes>)) -> Self {
+        let mut cursor = Self::new(run, bounds, false, 0);
         cursor.bulk = Some(Bulk::default());
         cursor
     }

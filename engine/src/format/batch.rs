@@ -20,6 +20,7 @@
 //!    7  KeyspaceCreate  name
 //!    8  KeyspaceDrop    keyspace id
 //!    9  FormatLevel     level
+//!   10  Archived        0: no archive, or 1: up_to term, up_to index, manifest (24), covered term, covered index
 //!
 //! batch: transaction id (16), lock term, commit time (ms since 1970),
 //!        guards: count, then per guard: 0 check / 1 set, guard, version
@@ -32,7 +33,13 @@
 use bytes::{BufMut, Bytes};
 use holdfast_wal::LogId;
 
-use super::{Reader, check_version, corrupt, manifest::ManifestId, put_bytes, put_varint, u32_at};
+use super::{
+    Reader,
+    archive::{ArchivePoint, get_archived, put_archived},
+    check_version, corrupt, get_varint,
+    manifest::ManifestId,
+    put_bytes, put_varint, u32_at,
+};
 use crate::{
     error::{Error, Result},
     limits::{BATCH_GUARDS_MAX, ENTRY_BATCHES_MAX, ENTRY_BYTES_MAX},
@@ -101,6 +108,8 @@ pub enum Payload {
         /// The new level.
         level: u32,
     },
+    /// How far the archive has come; `None`: the cluster keeps no archive (any more).
+    Archived(Option<ArchivePoint>),
 }
 
 const GROUP: u8 = 1;
@@ -112,6 +121,7 @@ const EDIT: u8 = 6;
 const KEYSPACE_CREATE: u8 = 7;
 const KEYSPACE_DROP: u8 = 8;
 const FORMAT_LEVEL: u8 = 9;
+const ARCHIVED: u8 = 10;
 
 impl Payload {
     /// Encodes one payload. Groups are built without copies twice by [`GroupWriter`] instead.
@@ -144,6 +154,7 @@ impl Payload {
             Self::KeyspaceCreate { name } => put_bytes(&mut out, name.as_bytes()),
             Self::KeyspaceDrop { id } => put_varint(&mut out, u64::from(*id)),
             Self::FormatLevel { level } => put_varint(&mut out, u64::from(*level)),
+            Self::Archived(point) => put_archived(&mut out, point.as_ref()),
         }
         seal(out)
     }
@@ -159,7 +170,27 @@ impl Payload {
             Self::KeyspaceCreate { .. } => KEYSPACE_CREATE,
             Self::KeyspaceDrop { .. } => KEYSPACE_DROP,
             Self::FormatLevel { .. } => FORMAT_LEVEL,
+            Self::Archived(_) => ARCHIVED,
         }
+    }
+
+    /// Whether an encoded payload only tells how far the archive has come. Looks at the kind alone.
+    pub fn is_archived(payload: &[u8]) -> bool {
+        payload.get(5) == Some(&ARCHIVED)
+    }
+
+    /// Whether an encoded payload is an edit. Looks at the kind alone.
+    pub fn is_edit(payload: &[u8]) -> bool {
+        payload.get(5) == Some(&EDIT)
+    }
+
+    /// Commit time of the first transaction of a group, in milliseconds since 1970.
+    pub fn commit_time(&self) -> Option<u64> {
+        let Self::Group(batches) = self else { return None };
+        let mut at = 16;
+        let batch = batches.first()?;
+        get_varint(batch, &mut at)?;
+        get_varint(batch, &mut at)
     }
 
     /// Decodes and verifies a payload.
@@ -188,6 +219,7 @@ impl Payload {
             },
             KEYSPACE_DROP => Self::KeyspaceDrop { id: body.u32()? },
             FORMAT_LEVEL => Self::FormatLevel { level: body.u32()? },
+            ARCHIVED => Self::Archived(get_archived(&mut body)?),
             other => return Err(corrupt(format!("log payload of unknown kind {other}"))),
         };
         body.finish()?;
@@ -452,6 +484,8 @@ mod tests {
         assert_eq!(reader.next_op().unwrap(), Some((Bytes::from_static(b"k"), Op::Put(Bytes::from_static(b"v")))));
         assert_eq!(reader.next_op().unwrap(), Some((Bytes::from_static(b"z"), Op::Delete)));
         assert_eq!(reader.next_op().unwrap(), None);
+        assert_eq!(Payload::Group(vec![batch(), Bytes::new()]).commit_time(), Some(300));
+        assert_eq!((Payload::Group(vec![]).commit_time(), Payload::Freeze.commit_time()), (None, None));
     }
 
     #[test]
@@ -467,6 +501,12 @@ mod tests {
             Payload::KeyspaceCreate { name: "täble".into() },
             Payload::KeyspaceDrop { id: 70_000 },
             Payload::FormatLevel { level: 2 },
+            Payload::Archived(None),
+            Payload::Archived(Some(ArchivePoint {
+                up_to: LogId { term: 3, index: 900 },
+                manifest: ManifestId { term: 2, ulid: 7 },
+                covered: LogId { term: 2, index: 500 },
+            })),
         ] {
             assert_eq!(Payload::decode(&payload.encode()).unwrap(), payload);
         }

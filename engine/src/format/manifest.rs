@@ -3,7 +3,7 @@
 //! ```text
 //! offset size  field (little endian)
 //!      0    4  magic "HFMF"
-//!      4    2  version (1)
+//!      4    2  version (2; in version 1 objects have no origin)
 //!      6    2  0
 //!      8    8  length of the body
 //!     16    4  CRC-32 of bytes 0..16 and the body
@@ -22,7 +22,7 @@ use crate::{
 /// Bytes in front of the body.
 pub const HEADER_BYTES: usize = 20;
 /// Newest version that this build reads, and the one it writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 const MAGIC: &[u8; 4] = b"HFMF";
 
 /// Names a manifest: the term that wrote it and a ULID. Never reused.
@@ -51,6 +51,19 @@ impl ManifestId {
         let (term, ulid) = bytes.split_first_chunk::<8>()?;
         let ulid: [u8; 16] = ulid.try_into().ok()?;
         Some(Self { term: u64::from_le_bytes(*term), ulid: u128::from_le_bytes(ulid) })
+    }
+}
+
+impl std::str::FromStr for ManifestId {
+    type Err = crate::error::Error;
+
+    /// The inverse of its text.
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.split_once('-');
+        let parsed = parts.and_then(|(term, ulid)| {
+            Some(Self { term: u64::from_str_radix(term, 16).ok()?, ulid: ulid::Ulid::from_string(ulid).ok()?.0 })
+        });
+        parsed.ok_or_else(|| corrupt(format!("{text:?} is no manifest id")))
     }
 }
 
@@ -88,6 +101,8 @@ pub struct ObjectMeta {
     pub first: Bytes,
     /// Last key, inclusive.
     pub last: Bytes,
+    /// The incarnation under whose folder it lies, if that is not the manifest's own: recovery copies nothing.
+    pub origin: Option<u128>,
 }
 
 /// A sorted sequence of objects whose key ranges do not overlap.
@@ -110,6 +125,8 @@ pub struct Manifest {
     pub up_to: LogId,
     /// Membership at `up_to`.
     pub membership: Membership,
+    /// Versions that only readers below this reach may be missing.
+    pub floor: CommitSeq,
     /// All state that is not rows, opaque.
     pub state: Bytes,
     /// Flushed runs, newest first: every version in a run is newer than any version of its key in later ones.
@@ -161,6 +178,7 @@ impl Manifest {
             put_log_id(out, at.unwrap_or_default());
             put_bytes(out, payload);
         }
+        put_varint(out, self.floor.0);
         put_bytes(out, &self.state);
         for runs in [&self.fresh, &self.levels] {
             put_varint(out, runs.len() as u64);
@@ -183,7 +201,8 @@ impl Manifest {
         if &header[..4] != MAGIC {
             return Err(corrupt("not a manifest (bad magic)"));
         }
-        check_version("manifest", u16_at(header, 4).unwrap_or(0), VERSION)?;
+        let version = u16_at(header, 4).unwrap_or(0);
+        check_version("manifest", version, VERSION)?;
         if u64_at(header, 8) != Some((bytes.len() - HEADER_BYTES) as u64) {
             return Err(corrupt("manifest length does not match its header"));
         }
@@ -191,13 +210,13 @@ impl Manifest {
             return Err(corrupt("manifest checksum mismatch"));
         }
         let mut reader = Reader::new(bytes.slice(HEADER_BYTES..), "manifest");
-        let manifest = Self::decode_body(&mut reader)?;
+        let manifest = Self::decode_body(&mut reader, version)?;
         reader.finish()?;
         manifest.check_order()?;
         Ok(manifest)
     }
 
-    fn decode_body(reader: &mut Reader) -> Result<Self> {
+    fn decode_body(reader: &mut Reader, version: u16) -> Result<Self> {
         let id = get_id(reader)?;
         let has_previous = reader.u8()? != 0;
         let previous = Some(get_id(reader)?).filter(|_| has_previous);
@@ -211,8 +230,9 @@ impl Manifest {
                 Some((Some(at).filter(|_| kind == 2), reader.bytes()?))
             }
         };
+        let floor = CommitSeq(reader.varint()?);
         let state = reader.bytes()?;
-        let (fresh, levels) = (get_runs(reader)?, get_runs(reader)?);
+        let (fresh, levels) = (get_runs(reader, version)?, get_runs(reader, version)?);
         let count = reader.count(3)?;
         let range_deletes = (0..count)
             .map(|_| Ok(RangeDelete { seq: CommitSeq(reader.varint()?), start: reader.bytes()?, end: reader.bytes()? }))
@@ -225,6 +245,7 @@ impl Manifest {
             format_level,
             up_to,
             membership,
+            floor,
             state,
             fresh,
             levels,
@@ -252,21 +273,21 @@ fn crc(bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
-fn put_id(out: &mut Vec<u8>, id: ManifestId) {
+pub(super) fn put_id(out: &mut Vec<u8>, id: ManifestId) {
     put_varint(out, id.term);
     out.extend_from_slice(&id.ulid.to_le_bytes());
 }
 
-fn get_id(reader: &mut Reader) -> Result<ManifestId> {
+pub(super) fn get_id(reader: &mut Reader) -> Result<ManifestId> {
     Ok(ManifestId { term: reader.varint()?, ulid: reader.u128()? })
 }
 
-fn put_log_id(out: &mut Vec<u8>, id: LogId) {
+pub(super) fn put_log_id(out: &mut Vec<u8>, id: LogId) {
     put_varint(out, id.term);
     put_varint(out, id.index);
 }
 
-fn get_log_id(reader: &mut Reader) -> Result<LogId> {
+pub(super) fn get_log_id(reader: &mut Reader) -> Result<LogId> {
     Ok(LogId { term: reader.varint()?, index: reader.varint()? })
 }
 
@@ -286,9 +307,11 @@ fn put_object(out: &mut Vec<u8>, object: &ObjectMeta) {
     }
     put_bytes(out, &object.first);
     put_bytes(out, &object.last);
+    out.push(u8::from(object.origin.is_some()));
+    out.extend(object.origin.iter().flat_map(|origin| origin.to_le_bytes()));
 }
 
-fn get_object(reader: &mut Reader) -> Result<ObjectMeta> {
+fn get_object(reader: &mut Reader, version: u16) -> Result<ObjectMeta> {
     Ok(ObjectMeta {
         id: reader.u128()?,
         term: reader.varint()?,
@@ -301,15 +324,16 @@ fn get_object(reader: &mut Reader) -> Result<ObjectMeta> {
         swept: CommitSeq(reader.varint()?),
         first: reader.bytes()?,
         last: reader.bytes()?,
+        origin: if version > 1 && reader.u8()? != 0 { Some(reader.u128()?) } else { None },
     })
 }
 
-fn get_runs(reader: &mut Reader) -> Result<Vec<RunMeta>> {
+fn get_runs(reader: &mut Reader, version: u16) -> Result<Vec<RunMeta>> {
     let runs = reader.count(1)?;
     (0..runs)
         .map(|_| {
             let objects = reader.count(26)?;
-            (0..objects).map(|_| get_object(reader)).collect()
+            (0..objects).map(|_| get_object(reader, version)).collect()
         })
         .collect()
 }
@@ -333,6 +357,7 @@ mod tests {
             swept: CommitSeq(4),
             first: Bytes::from_static(first),
             last: Bytes::from_static(last),
+            origin: (id == 2).then_some(9),
         };
         Manifest {
             id: ManifestId { term: 3, ulid: 77 },
@@ -342,6 +367,7 @@ mod tests {
             format_level: 1,
             up_to: LogId { term: 3, index: 200 },
             membership: Some((Some(LogId { term: 1, index: 1 }), Bytes::from_static(b"members"))),
+            floor: CommitSeq(6),
             state: Bytes::from_static(b"state"),
             fresh: vec![vec![object(1, b"a", b"k")]],
             levels: vec![vec![object(2, b"a", b"c"), object(3, b"d", b"z")], vec![]],
@@ -359,13 +385,29 @@ mod tests {
         assert_eq!(
             hex,
             concat!(
-                "48464d4601000000be00000000000000c4225bcb034d00000000000000000000000000000001024c0000000000000000",
+                "48464d4602000000d200000000000000d59d8cd4034d00000000000000000000000000000001024c0000000000000000",
                 "0000000000000001000000000000000000000000000000020000000000000000000000000000000103c801020101076d",
-                "656d6265727305737461746501010100000000000000000000000000000003882764090105ac02040161016b02020200",
-                "000000000000000000000000000003882764090105ac0204016101630300000000000000000000000000000003882764",
-                "090105ac02040164017a0001fa0101640165",
+                "656d626572730605737461746501010100000000000000000000000000000003882764090105ac02040161016b000202",
+                "0200000000000000000000000000000003882764090105ac020401610163010900000000000000000000000000000003",
+                "00000000000000000000000000000003882764090105ac02040164017a000001fa0101640165",
             )
         );
+    }
+
+    #[test]
+    fn the_first_version_had_no_origins() {
+        let first = concat!(
+            "48464d4601000000bf00000000000000c874a2a1034d00000000000000000000000000000001024c0000000000000000",
+            "0000000000000001000000000000000000000000000000020000000000000000000000000000000103c801020101076d",
+            "656d626572730605737461746501010100000000000000000000000000000003882764090105ac02040161016b020202",
+            "00000000000000000000000000000003882764090105ac02040161016303000000000000000000000000000000038827",
+            "64090105ac02040164017a0001fa0101640165",
+        );
+        let bytes: Vec<u8> =
+            (0..first.len()).step_by(2).map(|at| u8::from_str_radix(&first[at..at + 2], 16).unwrap()).collect();
+        let mut expected = sample();
+        expected.levels[0][0].origin = None;
+        assert_eq!(Manifest::decode(bytes.into()).unwrap(), expected);
     }
 
     #[test]

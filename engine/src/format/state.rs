@@ -1,9 +1,9 @@
-//! The machine's state that is not rows: keyspaces, guards, outcomes, format level. Part of every manifest (rule 3).
+//! The machine's state that is not rows: keyspaces, guards, outcomes, format level, what is archived. Part of every manifest (rule 3).
 //!
 //! ```text
 //! offset size  field (little endian)
 //!      0    4  magic "HFST"
-//!      4    2  version (1)
+//!      4    2  version (2)
 //!      6    2  0
 //!      8    4  length of the body
 //!     12    4  CRC-32 of bytes 0..12 and the body
@@ -12,13 +12,18 @@
 //!              keyspaces: count, then per keyspace: name, id
 //!              guards: count, then per guard: guard, version
 //!              outcomes, oldest first: count, then per outcome: transaction id (16), commit time, commit number (0: rejected)
+//!              since version 2, what is archived: 0 nothing, or 1: up_to term and index, manifest (24), covered term and index
 //! ```
 
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes};
 
-use super::{Reader, check_version, corrupt, put_bytes, put_varint, u16_at, u32_at};
+use super::{
+    Reader,
+    archive::{ArchivePoint, get_archived, put_archived},
+    check_version, corrupt, put_bytes, put_varint, u16_at, u32_at,
+};
 use crate::{
     error::Result,
     limits::{KEYSPACES_MAX, OUTCOMES_MAX},
@@ -28,7 +33,7 @@ use crate::{
 /// Bytes in front of the body.
 pub const HEADER_BYTES: usize = 16;
 /// Newest version that this build reads, and the one it writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 const MAGIC: &[u8; 4] = b"HFST";
 
 /// What became of a transaction (rule 12).
@@ -55,6 +60,8 @@ pub struct MachineState {
     pub guards: BTreeMap<u64, u64>,
     /// The last outcomes, oldest first.
     pub outcomes: Vec<TxnOutcome>,
+    /// How far the log archive has come, if there is one (rule 6).
+    pub archived: Option<ArchivePoint>,
 }
 
 impl MachineState {
@@ -83,6 +90,7 @@ impl MachineState {
             put_varint(&mut out, outcome.time);
             put_varint(&mut out, outcome.seq.0);
         }
+        put_archived(&mut out, self.archived.as_ref());
         let len = (out.len() - HEADER_BYTES) as u32;
         out[8..12].copy_from_slice(&len.to_le_bytes());
         let crc = checksum(&out);
@@ -95,7 +103,8 @@ impl MachineState {
         if bytes.len() < HEADER_BYTES || &bytes[..4] != MAGIC {
             return Err(corrupt("machine state without its magic"));
         }
-        check_version("machine state", u16_at(bytes, 4).unwrap_or_default(), VERSION)?;
+        let version = u16_at(bytes, 4).unwrap_or_default();
+        check_version("machine state", version, VERSION)?;
         if u32_at(bytes, 8) != u32::try_from(bytes.len() - HEADER_BYTES).ok() {
             return Err(corrupt("machine state: length"));
         }
@@ -123,6 +132,9 @@ impl MachineState {
             let (txn, time, seq) = (body.u128()?, body.varint()?, CommitSeq(body.varint()?));
             state.outcomes.push(TxnOutcome { txn, time, seq });
         }
+        if version > 1 {
+            state.archived = get_archived(&mut body)?;
+        }
         body.finish()?;
         Ok(state)
     }
@@ -137,7 +149,10 @@ fn checksum(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_wal::LogId;
+
     use super::*;
+    use crate::format::manifest::ManifestId;
 
     fn state() -> MachineState {
         MachineState {
@@ -146,15 +161,29 @@ mod tests {
             keyspaces: [("a".to_owned(), 1), ("b".to_owned(), 2)].into(),
             guards: [(7, 300)].into(),
             outcomes: vec![TxnOutcome { txn: 5, time: 6, seq: CommitSeq(7) }],
+            archived: None,
         }
     }
 
     #[test]
     fn golden_bytes() {
         let hex: String = state().encode().iter().map(|byte| format!("{byte:02x}")).collect();
-        let header = "484653540100000020000000a2b57c17";
-        let body = "0103020161010162020107ac0201050000000000000000000000000000000607";
+        let header = "48465354020000002100000041f17489";
+        let body = "0103020161010162020107ac020105000000000000000000000000000000060700";
         assert_eq!(hex, format!("{header}{body}"));
+    }
+
+    #[test]
+    fn what_is_archived_reads_back_and_the_first_version_had_none() {
+        let covered = LogId { term: 1, index: 3 };
+        let point =
+            ArchivePoint { up_to: LogId { term: 2, index: 9 }, manifest: ManifestId { term: 1, ulid: 5 }, covered };
+        let with = MachineState { archived: Some(point), ..state() };
+        assert_eq!(MachineState::decode(&with.encode()), Ok(with));
+        let first = "484653540100000020000000a2b57c170103020161010162020107ac0201050000000000000000000000000000000607";
+        let first: Vec<u8> =
+            (0..first.len()).step_by(2).map(|at| u8::from_str_radix(&first[at..at + 2], 16).unwrap()).collect();
+        assert_eq!(MachineState::decode(&first.into()), Ok(state()));
     }
 
     #[test]

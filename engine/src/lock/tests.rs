@@ -158,3 +158,16 @@ async fn the_number_of_locks_is_bounded() {
     let error = a.lock(key("b"), Shared, None).await.unwrap_err();
     assert_eq!(error, Error::TooLarge { what: "row locks of a transaction", limit: 1 });
 }
+
+#[tokio::test]
+async fn at_the_limit_held_rows_may_be_locked_again_and_upgraded() {
+    let table = table();
+    let mut a = LockSet::new(&table, 2);
+    a.lock(key("a"), Shared, None).await.unwrap();
+    a.lock(key("b"), Exclusive, None).await.unwrap();
+    a.lock(key("b"), Exclusive, LONG).await.unwrap();
+    a.lock(key("a"), Exclusive, None).await.unwrap();
+    assert!(a.holds_exclusive(b"a"));
+    assert!(matches!(a.lock(key("c"), Shared, None).await, Err(Error::TooLarge { limit: 2, .. })));
+    assert_eq!(table.stats().held, 2);
+}

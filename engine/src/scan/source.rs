@@ -8,6 +8,8 @@ use super::KeyRange;
 use crate::{
     error::Result,
     memtable::Memtable,
+    read::Frozen,
+    spill::Spilled,
     tree::{Version, VersionCursor},
     types::{CommitSeq, Item, Op},
 };
@@ -24,8 +26,25 @@ pub struct Source {
 
 enum Feed {
     Done,
-    Memtable { table: Arc<Memtable>, rest: KeyRange, at: CommitSeq, reverse: bool, chunk: usize },
-    Pages { cursor: Box<VersionCursor>, chunk: usize },
+    Memtable {
+        rows: Rows,
+        rest: KeyRange,
+        at: CommitSeq,
+        reverse: bool,
+        chunk: usize,
+    },
+    /// `_files` are there for as long as the cursor reads them.
+    Pages {
+        cursor: Box<VersionCursor>,
+        chunk: usize,
+        _files: Option<Arc<Spilled>>,
+    },
+}
+
+enum Rows {
+    Active(Arc<Memtable>),
+    /// May leave RAM between two chunks.
+    Frozen(Arc<Frozen>),
 }
 
 impl Source {
@@ -39,16 +58,25 @@ impl Source {
     }
 
     /// A memtable's visible rows, fetched in growing chunks.
-    pub fn memtable(table: Arc<Memtable>, rest: KeyRange, at: CommitSeq, reverse: bool, limit_hint: usize) -> Self {
+    pub fn active(table: &Arc<Memtable>, rest: KeyRange, at: CommitSeq, reverse: bool, limit_hint: usize) -> Self {
+        Self::memtable(Rows::Active(Arc::clone(table)), rest, at, reverse, limit_hint)
+    }
+
+    /// The same, of a frozen one.
+    pub fn frozen(frozen: &Arc<Frozen>, rest: KeyRange, at: CommitSeq, reverse: bool, limit_hint: usize) -> Self {
+        Self::memtable(Rows::Frozen(Arc::clone(frozen)), rest, at, reverse, limit_hint)
+    }
+
+    fn memtable(rows: Rows, rest: KeyRange, at: CommitSeq, reverse: bool, limit_hint: usize) -> Self {
         let chunk = if limit_hint == 0 { CHUNK_MIN } else { limit_hint.clamp(1, CHUNK_MAX) };
-        Self { buffer: Vec::new(), feed: Feed::Memtable { table, rest, at, reverse, chunk } }
+        Self { buffer: Vec::new(), feed: Feed::Memtable { rows, rest, at, reverse, chunk } }
     }
 
     /// The rows of a version.
     pub fn pages(version: &Arc<Version>, range: KeyRange, at: CommitSeq, reverse: bool, limit_hint: usize) -> Self {
         let cursor = version.cursor((range.start, range.end), at, reverse, limit_hint);
         let chunk = if limit_hint == 0 { CHUNK_MIN } else { limit_hint.clamp(1, CHUNK_MAX) };
-        Self { buffer: Vec::new(), feed: Feed::Pages { cursor: Box::new(cursor), chunk } }
+        Self { buffer: Vec::new(), feed: Feed::Pages { cursor: Box::new(cursor), chunk, _files: None } }
     }
 
     /// Makes sure that there is an item; `false` at the end.
@@ -58,8 +86,21 @@ impl Source {
         }
         match &mut self.feed {
             Feed::Done => {}
-            Feed::Memtable { table, rest, at, reverse, chunk } => {
-                table.collect(rest.bounds(), *at, *reverse, *chunk, &mut self.buffer);
+            Feed::Memtable { rows, rest, at, reverse, chunk } => {
+                let buffer = &mut self.buffer;
+                let mut collect = |table: &Arc<Memtable>| table.collect(rest.bounds(), *at, *reverse, *chunk, buffer);
+                let looked = match rows {
+                    Rows::Active(table) => {
+                        collect(table);
+                        Ok(())
+                    }
+                    Rows::Frozen(frozen) => frozen.look(collect),
+                };
+                if let Err(spilled) = looked {
+                    let cursor = spilled.cursor(rest, *at, *reverse, 0);
+                    self.feed = Feed::Pages { cursor: Box::new(cursor), chunk: *chunk, _files: Some(spilled) };
+                    return Box::pin(self.refill()).await;
+                }
                 match self.buffer.last() {
                     Some(last) if self.buffer.len() == *chunk => {
                         let after = Bound::Excluded(last.key.clone());
@@ -77,7 +118,7 @@ impl Source {
                 }
                 self.buffer.reverse();
             }
-            Feed::Pages { cursor, chunk } => {
+            Feed::Pages { cursor, chunk, .. } => {
                 if cursor.next_batch(&mut self.buffer, *chunk).await? < *chunk {
                     self.feed = Feed::Done;
                 } else {

@@ -40,6 +40,8 @@ pub enum Cause {
     Archive,
     /// Checking what is stored (`admin fsck`).
     Check,
+    /// A frozen memtable on local disk, which is a store of its own.
+    Spill,
 }
 
 impl Kind {
@@ -60,7 +62,7 @@ impl Kind {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Page,
         Self::Tail,
         Self::Manifest,
@@ -71,6 +73,7 @@ impl Cause {
         Self::Probe,
         Self::Archive,
         Self::Check,
+        Self::Spill,
     ];
 
     /// Its name in metrics and tables.
@@ -86,6 +89,7 @@ impl Cause {
             Self::Probe => "probe",
             Self::Archive => "archive",
             Self::Check => "check",
+            Self::Spill => "spill",
         }
     }
 }

@@ -33,7 +33,8 @@ struct Folder {
     next: AtomicU64,
     /// Makes the check and the rename of a conditional overwrite one step; other processes are kept out by the lock.
     update: Mutex<()>,
-    lock: File,
+    /// Keeps other processes out, where nothing else does.
+    lock: Option<File>,
 }
 
 impl FileBucket {
@@ -49,18 +50,30 @@ impl FileBucket {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
         let file = file.map_err(failed)?;
         if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::Invalid(format!("store file://{path} is in use: {}", holder(&lock_path))));
+            return Err(Error::Invalid(format!(
+                "store file://{path} is in use: {}; stop it, or use another folder",
+                holder(&lock_path)
+            )));
         }
         let pid = std::process::id().to_string();
         file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0)).map_err(failed)?;
+        Self::start(root, Some(file)).map_err(failed)
+    }
+
+    /// Opens or creates a folder that the caller owns by other means.
+    pub(super) fn owned(root: PathBuf) -> io::Result<Self> {
+        make_dirs(&root)?;
+        Self::start(root, None)
+    }
+
+    fn start(root: PathBuf, lock: Option<File>) -> io::Result<Self> {
         // Whatever a crash left there was never reported.
         let staging = root.join(STAGING);
         match fs::remove_dir_all(&staging) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => fs::create_dir(&staging).map_err(failed)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir(&staging)?,
         }
-        let folder = Folder { root, next: AtomicU64::new(0), update: Mutex::new(()), lock: file };
-        Ok(Self(Arc::new(folder)))
+        Ok(Self(Arc::new(Folder { root, next: AtomicU64::new(0), update: Mutex::new(()), lock })))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -104,6 +117,9 @@ fn failure(error: io::Error) -> Failure {
         io::ErrorKind::NotFound => Failure::NotFound,
         io::ErrorKind::AlreadyExists => Failure::Exists,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Failure::Denied(error.to_string()),
+        io::ErrorKind::UnexpectedEof => {
+            Failure::Fatal("the object is shorter than it was when it was written".to_owned())
+        }
         // Space may come back; a device error does not.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::Transient(error.to_string()),
         _ => Failure::Fatal(error.to_string()),
@@ -214,8 +230,10 @@ fn etag<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> String {
 
 impl Bucket for FileBucket {
     fn close(&self) {
-        // Of no consequence if it fails: the lock goes with the file.
-        let _ = rustix::fs::flock(&self.0.lock, rustix::fs::FlockOperation::Unlock);
+        if let Some(lock) = &self.0.lock {
+            // Of no consequence if it fails: the lock goes with the file.
+            let _ = rustix::fs::flock(lock, rustix::fs::FlockOperation::Unlock);
+        }
     }
 
     fn put<'a>(&'a self, key: &'a str, body: &'a [Bytes], when: When, _tag: u128) -> Answer<'a, Option<String>> {

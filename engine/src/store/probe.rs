@@ -102,6 +102,8 @@ impl std::fmt::Display for ProbeReport {
 
 /// Probes the store under a folder of its own, which is cleaned up afterwards.
 pub async fn probe(store: &Store) -> Result<ProbeReport> {
+    // A read first: some servers make a bucket that is missing when something is written to it.
+    store.get_all("probe", Cause::Probe).await?;
     let folder = format!("probe/{}", ulid::Ulid(store.new_ulid()));
     let mut keys = Vec::new();
     let report = run(store, &folder, &mut keys).await;

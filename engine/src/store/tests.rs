@@ -199,11 +199,11 @@ fn a_prefix_has_one_owner() {
     block_on(async {
         let store = faulty([], None);
         assert_eq!(owner::read(&store).await, Ok(None));
-        owner::claim(&store, OURS).await.unwrap();
-        owner::claim(&store, OURS).await.unwrap();
-        let error = owner::claim(&store, THEIRS).await.unwrap_err().to_string();
+        owner::claim(&store, OURS, &[1]).await.unwrap();
+        owner::claim(&store, OURS, &[1]).await.unwrap();
+        let error = owner::claim(&store, THEIRS, &[1]).await.unwrap_err().to_string();
         assert!(error.contains(&OURS.to_string()) && error.contains(&THEIRS.to_string()), "{error}");
-        assert_eq!(owner::read(&store).await, Ok(Some(OURS)));
+        assert_eq!(owner::read(&store).await, Ok(Some(owner::Record { owner: OURS, voters: vec![1] })));
     });
 }
 
@@ -212,7 +212,7 @@ fn a_damaged_owner_record_is_named() {
     block_on(async {
         let store = faulty([], None);
         store.put_when("owner", &body("{}"), When::Always, Cause::Owner).await.unwrap();
-        let error = owner::claim(&store, OURS).await.unwrap_err();
+        let error = owner::claim(&store, OURS, &[1]).await.unwrap_err();
         assert!(matches!(&error, Error::Corrupt(why) if why.contains("faulty:///owner")), "{error}");
     });
 }

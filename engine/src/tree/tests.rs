@@ -23,7 +23,7 @@ fn store_options() -> StoreOptions {
 
 fn cache(bytes: u64) -> Arc<Cache> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let options = CacheOptions { ram_bytes: bytes, nvme: None, ttl: None, clock: Arc::new(CacheClock(clock)) };
+    let options = CacheOptions { ram_bytes: bytes, nvme: None, ttl: None, clock: Arc::new(CacheClock::new(clock)) };
     Arc::new(Cache::open(options).unwrap())
 }
 
@@ -88,7 +88,7 @@ impl Model {
         let (odd, even): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.seq.index() % 2 == 1);
         FlushInput {
             term: 1,
-            sources: vec![Box::new(odd.into_iter()), Box::new(even.into_iter())],
+            sources: vec![Source::fixed(odd.into_iter()), Source::fixed(even.into_iter())],
             range_deletes: std::mem::take(&mut self.memtable_ranges),
             base,
             state: Bytes::from(self.index.to_le_bytes().to_vec()),
@@ -133,7 +133,7 @@ fn key(n: u16) -> Vec<u8> {
 }
 
 async fn install(tree: &Tree, draft: &Draft) {
-    tree.install(draft.manifest).await.unwrap();
+    assert!(tree.install(draft.manifest, 1).await.unwrap());
     assert_eq!(tree.version().manifest().id, draft.manifest);
 }
 
@@ -381,6 +381,29 @@ fn a_new_term_sweeps_what_the_old_one_left() {
         assert_eq!(tree.check().await.unwrap().faults, 0);
         let stored = store.list(&format!("{}obj/", tree.0.io.folder), None, 10_000, Cause::Gc).await.unwrap();
         assert_eq!(stored.len(), tree.stats().objects);
+    });
+}
+
+#[test]
+fn a_step_that_is_given_up_leaves_nothing() {
+    block_on(async {
+        let store = Store::open("memory:///", store_options()).unwrap();
+        let (tree, mut model) = filled(&store, small_options()).await;
+        let (in_force, up_to) = (tree.version().manifest().id, model.index);
+        model.write(key(7), Some(b"lost".to_vec()));
+        let draft = tree.flush(model.flush_input(in_force)).await.unwrap();
+        let objects = async || {
+            let stored = store.list(&format!("{}obj/", tree.0.io.folder), None, 10_000, Cause::Gc).await.unwrap();
+            stored.len()
+        };
+        let before = objects().await;
+        tree.discard(&draft);
+        let said = tree.collect(true).await.unwrap();
+        assert_eq!(tree.collect(false).await.unwrap(), said);
+        assert_eq!(objects().await, tree.stats().objects);
+        assert!(objects().await < before);
+        assert_eq!(tree.check().await.unwrap().faults, 0);
+        check(&tree, &model, up_to).await;
     });
 }
 

@@ -1,5 +1,7 @@
 //! Committing a transaction: lock what it writes, validate, take a place in the log order, release, wait (rule 7).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -9,10 +11,12 @@ use crate::{
     commit::Submission,
     error::{Error, Result},
     format::batch::{BATCH_BYTES_MAX, BatchHeader, Payload, encode_batch},
-    inner::Inner,
+    inner::{BigTurn, Inner},
     limits::PART_BYTES_MAX,
+    outcomes::{Claim, rejected_before, unnamed},
     pending::{Order, Outcome, PendingBatch},
     scan::KeyRange,
+    types::CommitSeq,
 };
 
 impl Txn {
@@ -28,13 +32,19 @@ impl Txn {
             return self.settle().await;
         }
         let inner = self.inner.clone();
+        let named = self.id.map(|id| Claim::take(&inner, id)).transpose()?;
+        let first = self.id.and_then(|id| inner.outcomes.lock().find(id));
+        if let Some(first) = first {
+            return self.repeated(first).await;
+        }
         inner.admit().await?;
+        inner.within_fence().await?;
         let mut unseen = None;
         if self.options.concurrency == Concurrency::Optimistic {
             self.lock_sets().await?;
             unseen = Some(self.validate().await?);
         }
-        let outcome = self.submit(&inner, unseen).await?;
+        let (outcome, parts) = self.submit(&inner, unseen, named).await?;
         // The batch has its place: whoever locks these rows next reads it from the overlay.
         self.locks.release();
         self.pin = None;
@@ -42,10 +52,23 @@ impl Txn {
             return Ok(());
         }
         let seq = outcome.await.unwrap_or_else(|_| Err(Error::Unknown("the database was closed".into())))?;
-        if self.options.durability == Durability::Bucket {
-            inner.wait_for_bucket(seq).await?;
+        if let Some(parts) = parts {
+            parts.applied();
         }
-        Ok(())
+        inner.within_fence().await.map_err(|error| Error::Unknown(error.to_string()))?;
+        self.copied(seq).await
+    }
+
+    async fn copied(&self, seq: CommitSeq) -> Result<()> {
+        match self.options.durability {
+            Durability::Bucket => self.inner.wait_for_copy(seq).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The outcome of the first transaction of this id (rule 12).
+    async fn repeated(&self, first: CommitSeq) -> Result<()> {
+        if first == CommitSeq::ZERO { Err(rejected_before()) } else { self.copied(first).await }
     }
 
     /// Optimistic: locks the write set, and a serializable one's reads, in key order.
@@ -91,9 +114,14 @@ impl Txn {
     }
 
     /// Encodes the write set and takes its place. Parts of a big one go ahead.
-    async fn submit(&mut self, inner: &Inner, looked: Option<Order>) -> Result<oneshot::Receiver<Outcome>> {
+    async fn submit(
+        &mut self,
+        inner: &Arc<Inner>,
+        looked: Option<Order>,
+        named: Option<Claim>,
+    ) -> Result<(oneshot::Receiver<Outcome>, Option<Parts>)> {
         let watched = if looked.is_some() && self.pin.is_some() { self.watched() } else { Vec::new() };
-        let txn = inner.entropy.next_u128();
+        let txn = self.id.unwrap_or_else(|| unnamed(inner.entropy.next_u128()));
         let bytes_hint = self.writes.bytes() as usize;
         let (writes, ranges) = self.writes.take();
         let header = BatchHeader {
@@ -108,7 +136,7 @@ impl Txn {
         let bytes = if batch.len() <= BATCH_BYTES_MAX {
             batch
         } else {
-            let (sent, commit) = Parts::send(inner, txn, batch).await?;
+            let (sent, commit) = Parts::send(inner, txn, batch, named).await?;
             parts = Some(sent);
             commit
         };
@@ -129,10 +157,7 @@ impl Txn {
             }
             Ok(())
         })?;
-        if let Some(mut parts) = parts {
-            parts.open = false;
-        }
-        Ok(outcome)
+        Ok((outcome, parts))
     }
 }
 
@@ -141,26 +166,29 @@ fn conflict(inner: &Inner) -> Error {
     Error::Conflict("another transaction committed first".into())
 }
 
-/// The parts of a big batch that are in the log; without a commit they are aborted.
-struct Parts<'a> {
-    inner: &'a Inner,
+/// The parts of a big batch that are in the log. Unless their commit is known to be applied they are aborted, which does
+/// no harm behind a commit; until then they keep the turn.
+struct Parts {
+    inner: Arc<Inner>,
     txn: u128,
-    open: bool,
-    _permit: tokio::sync::SemaphorePermit<'a>,
+    /// Gone once nothing is left to be aborted.
+    turn: Option<BigTurn>,
 }
 
-impl<'a> Parts<'a> {
+impl Parts {
     /// Puts a batch into the log in parts; answers the payload that commits it.
-    async fn send(inner: &'a Inner, txn: u128, batch: Bytes) -> Result<(Self, Bytes)> {
-        let permit = inner.big.acquire().await.map_err(|_| Error::Closed("the database was closed".into()))?;
-        let parts = Self { inner, txn, open: true, _permit: permit };
+    async fn send(inner: &Arc<Inner>, txn: u128, batch: Bytes, named: Option<Claim>) -> Result<(Self, Bytes)> {
+        let closed = |_| Error::Closed("the database was closed".into());
+        let permit = Arc::clone(&inner.big).acquire_owned().await.map_err(closed)?;
+        let parts = Self { inner: Arc::clone(inner), txn, turn: Some(BigTurn::new(permit, named)) };
         let (total, crc) = (batch.len(), crc32fast::hash(&batch));
         let mut number = 0;
         let mut before: Option<oneshot::Receiver<Result<_>>> = None;
         let mut rest = batch;
         while !rest.is_empty() {
+            inner.admit().await?;
             let bytes = rest.split_to(rest.len().min(PART_BYTES_MAX));
-            let placed = inner.queue.propose(inner, Payload::Part { txn, number, bytes }.encode(), || ())?;
+            let placed = inner.queue.propose(inner, Payload::Part { txn, number, bytes }.encode(), false)?;
             number += 1;
             // One part is on its way while the next is made: no more, so that others get their turns.
             if let Some(before) = before.replace(placed) {
@@ -173,17 +201,21 @@ impl<'a> Parts<'a> {
         let commit = Payload::Commit { txn, parts: number, bytes: total as u64, crc };
         Ok((parts, commit.encode()))
     }
+
+    /// Apply has assembled them.
+    fn applied(mut self) {
+        self.turn = None;
+    }
 }
 
 async fn arrived(part: oneshot::Receiver<Result<holdfast_wal::LogId>>) -> Result<()> {
     part.await.map_err(|_| Error::Closed("the database was closed".into()))?.map(|_| ())
 }
 
-impl Drop for Parts<'_> {
+impl Drop for Parts {
     fn drop(&mut self) {
-        if self.open {
-            // If even this finds no place the database is closed, or a leader change aborts the parts.
-            let _ = self.inner.queue.propose(self.inner, Payload::Abort { txn: self.txn }.encode(), || ());
+        if let Some(turn) = self.turn.take() {
+            self.inner.aborts.push(self.txn, turn);
         }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{Error, Result},
+    limits::TXN_RANGES_MAX,
     memtable::Bounds,
     pending::{covered, half_open},
     types::Op,
@@ -82,6 +83,9 @@ impl WriteSet {
 
     /// Deletes `[start, end)`, own writes included.
     pub fn delete_range(&mut self, start: Bytes, end: Bytes) -> Result<()> {
+        if self.ranges.len() >= TXN_RANGES_MAX {
+            return Err(Error::TooLarge { what: "range deletes of a transaction", limit: TXN_RANGES_MAX as u64 });
+        }
         self.grow((start.len() + end.len()) as u64 + OP_OVERHEAD)?;
         let inside: Vec<Bytes> =
             self.ops.range::<[u8], _>(half_open(&start, &end)).map(|(key, _)| key.clone()).collect();

@@ -1,40 +1,83 @@
 //! `holdfast admin`: asks a server's admin port and prints a table, or the JSON as it came.
 
-use std::io::Write;
+use std::{io::Write, time::Instant};
 
-use serde_json::Value;
+use holdfast::{Db, Options, Recovery};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::cli::{Admin, AdminVerb, not_built};
+use crate::cli::{Admin, AdminVerb, Recover, not_built};
 
 /// Answers are small; more than this is not our server.
 const ANSWER_MAX: u64 = 16 << 20;
 
 /// Runs one verb and prints its answer.
 pub async fn run(admin: &Admin) -> Result<(), String> {
-    let (method, path) = match admin.verb {
-        AdminVerb::Status => ("GET", "status"),
-        AdminVerb::Cost => ("GET", "cost"),
-        AdminVerb::Checkpoint => ("POST", "checkpoint"),
-        AdminVerb::Gc => ("POST", "gc"),
-        AdminVerb::Fsck => ("POST", "fsck"),
-        AdminVerb::Nodes => return Err(not_built("`admin nodes`")),
-        AdminVerb::Failover => return Err(not_built("`admin failover`")),
-        AdminVerb::AddNode => return Err(not_built("`admin add-node`")),
-        AdminVerb::RemoveNode => return Err(not_built("`admin remove-node`")),
+    let (method, path) = match &admin.verb {
+        AdminVerb::Status => ("GET", "status".to_owned()),
+        AdminVerb::Cost => ("GET", "cost".to_owned()),
+        AdminVerb::Checkpoint => ("POST", "checkpoint".to_owned()),
+        AdminVerb::Gc => ("POST", "gc".to_owned()),
+        AdminVerb::Fsck => ("POST", "fsck".to_owned()),
+        AdminVerb::Recover(recover) => return print(&recovered(recover).await?, admin.json),
+        AdminVerb::Nodes => ("GET", "nodes".to_owned()),
+        AdminVerb::Failover { to, dry_run } => {
+            let to = to.map(|to| format!("&to={to}")).unwrap_or_default();
+            ("POST", format!("failover?dry_run={dry_run}{to}"))
+        }
+        AdminVerb::AddNode { id, node_addr } => ("POST", format!("add-node?id={id}&addr={}", checked(node_addr)?)),
+        AdminVerb::RemoveNode { id, force } => ("POST", format!("remove-node?id={id}&force={force}")),
         AdminVerb::Branch => return Err(not_built("`admin branch`")),
         AdminVerb::Restore => return Err(not_built("`admin restore`")),
         AdminVerb::Backup => return Err(not_built("`admin backup`")),
     };
     let answer = ask(&admin.addr, method, &format!("/admin/{path}")).await?;
-    let text = if admin.json { format!("{answer:#}\n") } else { table(&answer) };
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())?;
+    print(&answer, admin.json)?;
     match answer.get("healthy").and_then(Value::as_bool) {
         Some(false) => Err("the server reports damage or is not healthy".to_owned()),
         _ => Ok(()),
+    }
+}
+
+fn print(answer: &Value, json: bool) -> Result<(), String> {
+    let text = if json { format!("{answer:#}\n") } else { table(answer) };
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())
+}
+
+/// Rebuilds a database from its bucket and closes it again. S3 settings come from the environment.
+async fn recovered(recover: &Recover) -> Result<Value, String> {
+    let data_dir = std::path::absolute(&recover.data_dir).map_err(|e| format!("--data-dir: {e}"))?;
+    std::fs::create_dir_all(&data_dir).map_err(|e| format!("--data-dir {}: {e}", data_dir.display()))?;
+    let mut options = Options::default();
+    options.data_dir = Some(data_dir);
+    options.allow_unsafe_store = recover.allow_unsafe_store;
+    options.recover = Some(Recovery { from: Some(recover.from.clone()), force: recover.force });
+    let store = recover.store.as_ref().unwrap_or(&recover.from);
+    let began = Instant::now();
+    let db = Db::open(store, options).await.map_err(|e| e.to_string())?;
+    let stats = db.stats();
+    let figure = |name| stats.counters.iter().find(|(counter, _)| *counter == name).map_or(0, |(_, value)| *value);
+    let answer = json!({
+        "store": store,
+        "seconds": began.elapsed().as_secs_f64(),
+        "log_index": figure("log_applied_index"),
+        "term": figure("raft_term"),
+        "objects": figure("tree_objects"),
+        "bytes": figure("tree_bytes"),
+    });
+    db.close().await.map_err(|e| e.to_string())?;
+    Ok(answer)
+}
+
+/// An address that can stand in a query as it is.
+fn checked(addr: &str) -> Result<&str, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".:-_[]".contains(c);
+    match addr.chars().all(plain) && addr.contains(':') {
+        true => Ok(addr),
+        false => Err(format!("`{addr}` is not HOST:PORT")),
     }
 }
 

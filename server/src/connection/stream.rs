@@ -1,4 +1,4 @@
-//! A client's byte stream, plain or encrypted.
+//! A client's byte stream: plain, encrypted, or by way of another node.
 
 use std::{
     io,
@@ -12,11 +12,15 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::forward::{frame::Answered, host::Hosted};
+
 /// Reads and writes of the client's socket.
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// The session moved here from a follower, which holds the client's socket.
+    Hosted(Box<Hosted>),
     /// Between the two, and after a TLS handshake that failed: every use is an error.
     Closed,
 }
@@ -35,6 +39,14 @@ impl Stream {
         });
         Some((cipher.unwrap_or_default(), version.unwrap_or_default()))
     }
+
+    /// The session waits for the next command: a follower in between must know, a client sees it by the answer.
+    pub async fn answered(&mut self, stands: impl FnOnce() -> Answered) -> io::Result<()> {
+        match self {
+            Self::Hosted(stream) => stream.answered(&stands()).await,
+            Self::Plain(_) | Self::Tls(_) | Self::Closed => Ok(()),
+        }
+    }
 }
 
 macro_rules! either {
@@ -45,6 +57,10 @@ macro_rules! either {
                 $call
             }
             Stream::Tls(stream) => {
+                let $stream = Pin::new(stream.as_mut());
+                $call
+            }
+            Stream::Hosted(stream) => {
                 let $stream = Pin::new(stream.as_mut());
                 $call
             }

@@ -47,7 +47,7 @@ pub async fn table(table: &Table, state: &State) -> Result<(), SqlError> {
     }
     for (at, index) in table.indexes.iter().enumerate().filter(|(_, i)| i.state == IndexState::Public) {
         let mut entries = 0u64;
-        let reader = Reader { table, rows: &catalog.rows, index: Some(at), covering: false, zone: ZoneOffset(0) };
+        let reader = Reader { table, index: Some(at), covering: false, zone: ZoneOffset(0) };
         let mut scan = snapshot.scan(&catalog.rows, range(index.id)).map_err(errmap::from_engine)?;
         while scan.next_batch(&mut batch, 512).await.map_err(errmap::from_engine)? > 0 {
             for entry in batch.drain(..) {

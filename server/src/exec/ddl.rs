@@ -105,7 +105,7 @@ async fn alter_database(name: Option<&str>, options: &[TableOption], state: &Sta
 async fn drop_database(name: &str, if_exists: bool, state: &State) -> Result<()> {
     refuse_virtual(name)?;
     let catalog = &state.shared.catalog;
-    let known = catalog.settled_state().await;
+    let known = catalog.settled_state().await?;
     let Some(db) = known.databases.get(name) else {
         let message = format!("Can't drop database '{name}'; database doesn't exist");
         if if_exists {

@@ -42,7 +42,7 @@ pub struct LockedRows<'p> {
 
 impl<'p> LockedRows<'p> {
     pub fn open(source: &'p TableSource, catalog: &'p Catalog, cx: &Context<'_>, lock: RowLock) -> Result<Self> {
-        let Opened { reader, cursor, filter } = open(source, catalog, cx, 0)?;
+        let Opened { reader, cursor, filter } = open(source, cx, 0)?;
         let slots = vec![Value::Null; source.table.columns.len()];
         Ok(Self { source, catalog, reader, cursor, filter, lock, batch: Vec::new(), at: 0, slots })
     }

@@ -4,7 +4,7 @@
 //! (`id = '5x'`, `name = 5`) the range is widened, and the caller is told to test the whole filter again.
 
 use crate::{
-    catalog::{Index, Table},
+    catalog::Table,
     key::{self, KeyPart},
     row::{FormatError, Kind, ZoneOffset},
     sql::{
@@ -111,11 +111,6 @@ fn merged(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
         }
     }
     out
-}
-
-/// All keys of an index.
-pub fn whole_index(table: &Table, index: &Index) -> Ranges {
-    Ranges { ranges: prefix_range(table.index_prefix(index.id), false).into_iter().collect(), exact: true }
 }
 
 fn prefix_range(prefix: Vec<u8>, point: bool) -> Option<KeyRange> {

@@ -115,7 +115,6 @@ impl Cursor {
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
     pub table: &'a Table,
-    pub rows: &'a Keyspace,
     /// As in [`crate::sql::plan::access::Access`].
     pub index: Option<usize>,
     pub covering: bool,

@@ -12,7 +12,7 @@ use crate::{
 
 mod tables;
 
-pub use self::tables::{column_default_text, extra_of, now_text, rows};
+pub use self::tables::{now_text, rows};
 
 /// Name of the database that holds the virtual tables.
 pub const DATABASE: &str = "information_schema";

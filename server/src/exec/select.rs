@@ -10,7 +10,6 @@ use super::{
     schema,
 };
 use crate::{
-    catalog::Catalog,
     errmap,
     row::ZoneOffset,
     session::state::State,
@@ -71,12 +70,7 @@ pub struct Opened<'p> {
 }
 
 /// Computes the key ranges of a table source and opens a cursor over them.
-pub fn open<'p>(
-    source: &'p TableSource,
-    catalog: &'p Catalog,
-    cx: &Context<'_>,
-    limit_hint: usize,
-) -> Result<Opened<'p>> {
+pub fn open<'p>(source: &'p TableSource, cx: &Context<'_>, limit_hint: usize) -> Result<Opened<'p>> {
     let zone = ZoneOffset(cx.zone_offset_seconds);
     let access = evaluate(&source.access, cx)?;
     let ranges =
@@ -84,13 +78,7 @@ pub fn open<'p>(
     let filter = if ranges.exact { source.residual.as_ref() } else { source.filter.as_ref() };
     let hint = if filter.is_none() { limit_hint } else { 0 };
     Ok(Opened {
-        reader: Reader {
-            table: &source.table,
-            rows: &catalog.rows,
-            index: source.access.index,
-            covering: source.access.covering,
-            zone,
-        },
+        reader: Reader { table: &source.table, index: source.access.index, covering: source.access.covering, zone },
         cursor: Cursor::new(ranges, source.access.reverse, hint),
         filter,
     })
@@ -141,7 +129,7 @@ pub async fn run_table(
 ) -> Result<(u64, u64)> {
     let catalog = &state.shared.catalog;
     let mut pipeline = pipeline(plan, state, cx)?;
-    let Opened { reader, mut cursor, filter } = open(source, catalog, cx, pipeline.limit_hint())?;
+    let Opened { reader, mut cursor, filter } = open(source, cx, pipeline.limit_hint())?;
     let mut slots = vec![Value::Null; plan.width];
     let mut batch: Vec<KeyValue> = Vec::new();
     let mut more = pipeline.wants_rows();

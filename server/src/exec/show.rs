@@ -23,6 +23,8 @@ use crate::{
 };
 
 mod create;
+pub mod outcome;
+mod replica;
 mod status;
 
 type Result<T> = std::result::Result<T, SqlError>;
@@ -91,7 +93,7 @@ impl Table {
 /// Runs a SHOW.
 pub async fn show(show: &Show, state: &State) -> Result<Table> {
     // SHOW of tables must see a schema change that has just committed.
-    state.shared.catalog.settled_state().await;
+    state.shared.catalog.settled_state().await?;
     let settings = state.settings();
     let cx = state.context(&[], &settings);
     let table = match &show.what {
@@ -115,6 +117,8 @@ pub async fn show(show: &Show, state: &State) -> Result<Table> {
             Table::new(&[name], vec![vec![Value::UInt(count as u64)]])
         }
         ShowKind::ProcessList { full } => process_list(*full, state)?,
+        ShowKind::ReplicaStatus => replica::status(state)?,
+        ShowKind::TransactionOutcome(id) => outcome::outcome(id, state).await?,
         ShowKind::Engines => {
             let pairs = [
                 ("ENGINE", "Engine"),
@@ -210,7 +214,6 @@ fn nothing(what: &ShowKind) -> Result<Table> {
             "Database Collation",
         ],
         ShowKind::OpenTables { .. } => &["Database", "Table", "In_use", "Name_locked"],
-        ShowKind::ReplicaStatus => &["Replica_IO_State", "Source_Host"],
         ShowKind::MasterStatus | ShowKind::BinaryLogs => {
             return Err(error(1381, "You are not using binary logging"));
         }
@@ -349,7 +352,7 @@ fn index(table: &ObjectName, state: &State) -> Result<Table> {
 
 /// DESCRIBE: SHOW COLUMNS of one table, optionally of one column or pattern.
 pub async fn describe(table: &ObjectName, column: Option<&str>, state: &State) -> Result<Table> {
-    state.shared.catalog.settled_state().await;
+    state.shared.catalog.settled_state().await?;
     let filter = column.map(|c| ShowFilter::Like(c.to_owned()));
     columns(table, false, state)?.filtered(filter.as_ref(), 0, state)
 }
@@ -426,7 +429,7 @@ pub async fn maintain(verb: MaintainVerb, tables: &[ObjectName], state: &State) 
         MaintainVerb::Repair => "repair",
         MaintainVerb::Checksum => "checksum",
     };
-    let catalog = state.shared.catalog.settled_state().await;
+    let catalog = state.shared.catalog.settled_state().await?;
     let mut rows = Vec::new();
     for name in tables {
         let database = name.database.clone().or_else(|| state.database()).ok_or_else(crate::errmap::no_database)?;

@@ -234,7 +234,8 @@ fn string(value: &Value, from: &DataType, to: &DataType, place: Place<'_>, cx: &
         Value::Str(b) | Value::Bin(b) | Value::Json(b) => b.clone(),
         other => Bytes::from(to_text_as(other, from).unwrap_or_default().into_owned()),
     };
-    if !binary && !matches!(value, Value::Str(_) | Value::Json(_)) && std::str::from_utf8(&bytes).is_err() {
+    // A literal is text by its place in the statement only: its bytes are the client's.
+    if !binary && !matches!(value, Value::Json(_)) && std::str::from_utf8(&bytes).is_err() {
         return misfit(incorrect("string", value, place), Value::Str(Bytes::new()), cx);
     }
     let make = |b: Bytes| if binary { Value::Bin(b) } else { Value::Str(b) };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use holdfast::{Keyspace, LockMode, LockWait, Txn};
 
 use crate::{
-    catalog::{HIDDEN_ID, Index, IndexState, Table},
+    catalog::{HIDDEN_ID, Index, Table},
     errmap,
     key::{self, KeyPart},
     row::ZoneOffset,
@@ -230,11 +230,6 @@ impl Target<'_> {
 /// Whether this row's entry in `index` is unique: unique indexes hold any number of NULLs.
 pub fn is_unique_for(index: &Index, values: &[Value]) -> bool {
     index.unique && !index.parts.iter().any(|p| values[p.column].is_null())
-}
-
-/// Whether statements must read this index's entries as complete.
-pub fn is_public(index: &Index) -> bool {
-    index.state == IndexState::Public
 }
 
 /// A key value as error 1062 prints it.

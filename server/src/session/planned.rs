@@ -43,7 +43,7 @@ impl Session {
         {
             return Ok((cached.plan.clone(), cached.epoch));
         }
-        let state = catalog.settled_state().await;
+        let state = catalog.settled_state().await?;
         let cx = PlanContext {
             session: &*self.state,
             catalog: &state,
@@ -76,6 +76,9 @@ impl Session {
         settings: &Settings,
         sink: &mut S,
     ) -> Result<()> {
+        if matches!(parse.statement, Statement::Query(_)) && self.tx.reads_anew() {
+            self.read_barrier(settings).await?;
+        }
         for _ in 0..REPLANS_MAX {
             let (plan, epoch) = self.plan(parse, settings).await?;
             let attempt = match &*plan {
@@ -284,7 +287,7 @@ impl Session {
 
     /// The plan of a statement for EXPLAIN.
     pub(super) async fn explain(&self, statement: &Statement, settings: &Settings) -> Result<Vec<Value>> {
-        let state = self.state.shared.catalog.settled_state().await;
+        let state = self.state.shared.catalog.settled_state().await?;
         let database = self.state.current_database();
         let cx = PlanContext {
             session: &*self.state,

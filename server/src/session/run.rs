@@ -1,6 +1,6 @@
 //! Runs one statement of any kind and answers the client.
 
-use super::{Parse, Result, Session, state::Settings};
+use super::{Kept, Parse, Result, Session, Source, state::Settings};
 use crate::{
     errmap::{self, error},
     exec::{ddl, show},
@@ -26,7 +26,7 @@ impl Session {
         sink: &mut S,
     ) -> Result<()> {
         let settings = self.state.begin_statement(is_diagnostic(&parse.statement));
-        let outcome = self.dispatch(parse, params, &settings, sink).await;
+        let outcome = self.dispatch(parse, params, &settings, sink).await.map_err(|e| self.name_leader(e));
         if outcome.is_err() {
             self.state.set_row_count(-1);
         }
@@ -50,7 +50,7 @@ impl Session {
                 Ok(())
             }
             Statement::Execute { name, using } => {
-                let found = self.named.get(&name.to_lowercase()).cloned();
+                let found = self.named.get(&name.to_lowercase()).map(|kept| kept.parse.clone());
                 let inner = found.ok_or_else(|| {
                     error(1243, format!("Unknown prepared statement handler ({name}) given to EXECUTE"))
                 })?;
@@ -79,10 +79,12 @@ impl Session {
             }
             Statement::Use(name) => self.init_db(name).await?,
             Statement::Show(what) => {
+                self.read_barrier(settings).await?;
                 let table = show::show(what, &self.state).await?;
                 return self.answer(table, sink);
             }
             Statement::Describe { table, column } => {
+                self.read_barrier(settings).await?;
                 let table = show::describe(table, column.as_deref(), &self.state).await?;
                 return self.answer(table, sink);
             }
@@ -128,7 +130,8 @@ impl Session {
                 ) {
                     return Err(error(1295, "This command is not supported in the prepared statement protocol yet"));
                 }
-                self.named.insert(key, Parse::new(parsed));
+                let source = Source { text: text.as_bytes().into(), mode: self.state.mode_text() };
+                self.named.insert(key, Kept { parse: Parse::new(parsed), source });
             }
             Statement::Deallocate(name) => {
                 let unknown =

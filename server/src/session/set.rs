@@ -3,6 +3,7 @@
 use super::{Result, Session, state::Settings, transaction::NextTransaction};
 use crate::{
     errmap::{self, error},
+    exec::show::outcome,
     sql::{
         ast::{Expr, Isolation, SetItem, SetValue, VariableScope},
         collation::Collation,
@@ -126,6 +127,10 @@ impl Session {
             self.state.set_last_insert_id(text.parse().unwrap_or(0));
             return Ok(());
         }
+        if name == "holdfast_transaction_id" {
+            self.tx.name = if text.is_empty() { None } else { Some(outcome::id(&text)?) };
+            return Ok(());
+        }
         if global {
             put(&mut self.state.shared.globals.write(), var, &text);
             return Ok(());
@@ -225,7 +230,7 @@ fn wrong(name: &str, value: &str) -> SqlError {
 }
 
 /// `SET x = ON` and the like: a bare column name is a word.
-fn bare_word(e: &Expr) -> Expr {
+pub(super) fn bare_word(e: &Expr) -> Expr {
     match e {
         Expr::Column(name) if name.table.is_none() => Expr::Literal(Value::from(name.name.as_str())),
         other => other.clone(),

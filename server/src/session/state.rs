@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::{Login, Shared};
+use super::{Carried, Login, Shared};
 use crate::{
     sql::{
         ast::{Isolation, VariableScope},
@@ -17,7 +17,7 @@ use crate::{
         error::{Result, Warning},
         value::Value,
     },
-    variables::{self, Scope, Values},
+    variables::{self, Access, Scope, VARIABLES, Values},
 };
 
 /// Most warnings kept for SHOW WARNINGS (`max_error_count`); more are counted only.
@@ -64,6 +64,22 @@ pub struct Settings {
     pub select_limit: u64,
     pub auto_increment: u64,
     pub auto_offset: u64,
+    pub consistency: Consistency,
+    /// The most that a bounded read may be behind.
+    pub staleness: std::time::Duration,
+    /// A commit that reads wait for.
+    pub read_after: u64,
+}
+
+/// How new a read must be, wherever it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Everything acknowledged anywhere before it.
+    Linearizable,
+    /// Everything up to `holdfast_read_after`: one's own writes.
+    Session,
+    /// Everything older than `holdfast_max_staleness`.
+    Bounded,
 }
 
 impl Settings {
@@ -82,6 +98,13 @@ impl Settings {
             select_limit: vars.number("sql_select_limit"),
             auto_increment: vars.number("auto_increment_increment"),
             auto_offset: vars.number("auto_increment_offset"),
+            consistency: match &*vars.string("holdfast_read_consistency") {
+                "session" => Consistency::Session,
+                "bounded" => Consistency::Bounded,
+                _ => Consistency::Linearizable,
+            },
+            staleness: std::time::Duration::from_millis(vars.number("holdfast_max_staleness")),
+            read_after: vars.number("holdfast_read_after"),
         }
     }
 }
@@ -120,6 +143,9 @@ struct Inner {
 impl State {
     pub fn new(shared: Arc<Shared>, login: Login) -> Self {
         let vars = shared.globals.read().clone();
+        if let Some(process) = &login.process {
+            process.set_wait_timeout(std::time::Duration::from_secs(vars.number("wait_timeout")));
+        }
         let inner = Inner {
             database: login.database.as_deref().map(Arc::from),
             settings: Settings::of(&vars),
@@ -144,6 +170,9 @@ impl State {
         let vars = self.shared.globals.read().clone();
         let mut inner = self.inner.lock();
         inner.settings = Settings::of(&vars);
+        if let Some(process) = &self.login.process {
+            process.set_wait_timeout(std::time::Duration::from_secs(vars.number("wait_timeout")));
+        }
         inner.vars = vars;
         inner.user_vars.clear();
         inner.warnings.clear();
@@ -227,11 +256,6 @@ impl State {
         Collation::from_name(&self.inner.lock().vars.string("collation_connection")).unwrap_or_default()
     }
 
-    /// Text of a session variable.
-    pub fn variable(&self, var: &'static variables::Variable) -> Arc<str> {
-        self.inner.lock().vars.text(var)
-    }
-
     /// Changes session variables and refreshes the decoded settings.
     pub fn change_variables(&self, change: impl FnOnce(&mut Values)) {
         let mut inner = self.inner.lock();
@@ -240,6 +264,43 @@ impl State {
         if let Some(process) = &self.login.process {
             process.set_wait_timeout(std::time::Duration::from_secs(inner.vars.number("wait_timeout")));
         }
+    }
+
+    /// The session's sql_mode.
+    pub fn mode_text(&self) -> Arc<str> {
+        self.inner.lock().vars.string("sql_mode")
+    }
+
+    /// What travels when the session moves to another node. Warnings stay behind.
+    pub fn carry(&self) -> Carried {
+        let inner = self.inner.lock();
+        let changeable = VARIABLES.iter().filter(|v| v.access == Access::ReadWrite && v.scope != Scope::Global);
+        let user_variables = inner.user_vars.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Carried {
+            database: inner.database.as_deref().map(str::to_owned),
+            variables: changeable.map(|v| (v.name.to_owned(), inner.vars.text(v).to_string())).collect(),
+            user_variables: user_variables.collect(),
+            last_insert_id: self.last_insert_id.load(Ordering::Relaxed),
+            row_count: self.row_count.load(Ordering::Relaxed),
+            found_rows: self.found_rows.load(Ordering::Relaxed),
+            ..Carried::default()
+        }
+    }
+
+    /// Takes up what travelled. 1193 if the other node has a variable that this one does not.
+    pub fn adopt(&self, carried: Carried) -> Result<()> {
+        let known = |(name, text): (String, String)| match variables::find(&name) {
+            Some(var) => Ok((var.name, text)),
+            None => Err(variables::unknown(&name)),
+        };
+        let variables = carried.variables.into_iter().map(known).collect::<Result<Vec<_>>>()?;
+        self.change_variables(|vars| variables.into_iter().for_each(|(name, text)| vars.put(name, text)));
+        self.set_database(carried.database.as_deref());
+        self.inner.lock().user_vars.extend(carried.user_variables);
+        self.last_insert_id.store(carried.last_insert_id, Ordering::Relaxed);
+        self.row_count.store(carried.row_count, Ordering::Relaxed);
+        self.found_rows.store(carried.found_rows, Ordering::Relaxed);
+        Ok(())
     }
 
     /// All session variables, for SHOW VARIABLES.
@@ -299,6 +360,10 @@ impl SessionInfo for State {
         }
         match name {
             "last_insert_id" => Ok(Value::UInt(self.last_insert_id())),
+            "holdfast_commit_token" => Ok(Value::UInt(self.shared.catalog.db().commit_token())),
+            "read_only" | "super_read_only" | "innodb_read_only" => {
+                Ok(Value::Int(i64::from(self.shared.is_follower())))
+            }
             _ if global => Ok(self.shared.globals.read().value(var)),
             _ if var.scope == Scope::Global => Ok(self.shared.globals.read().value(var)),
             _ => Ok(self.inner.lock().vars.value(var)),

@@ -16,9 +16,11 @@ use crate::{
 type Result<T> = std::result::Result<T, SqlError>;
 
 /// `SET TRANSACTION` without a scope: for the next transaction only.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextTransaction {
+    /// ISOLATION LEVEL.
     pub isolation: Option<Isolation>,
+    /// READ ONLY or READ WRITE.
     pub read_only: Option<bool>,
 }
 
@@ -43,6 +45,8 @@ pub struct Active {
 pub struct Transactions {
     active: Option<Active>,
     pub next: NextTransaction,
+    /// The id of the next transaction that commits writes (`holdfast_transaction_id`).
+    pub name: Option<u128>,
 }
 
 impl Transactions {
@@ -51,12 +55,13 @@ impl Transactions {
         self.active.as_ref().is_some_and(|a| a.explicit)
     }
 
-    pub fn is_read_only(&self) -> bool {
-        self.active.as_ref().is_some_and(|a| a.explicit && a.read_only)
+    /// Whether the next consistent read takes a snapshot.
+    pub fn reads_anew(&self) -> bool {
+        self.active.as_ref().is_none_or(|a| a.snapshot_epoch.is_none() || reads_committed(a.isolation))
     }
 
-    pub fn active(&mut self) -> Option<&mut Active> {
-        self.active.as_mut()
+    pub fn is_read_only(&self) -> bool {
+        self.active.as_ref().is_some_and(|a| a.explicit && a.read_only)
     }
 
     /// BEGIN, after the old transaction is gone.
@@ -134,6 +139,9 @@ impl Transactions {
             for (table, version) in &active.tables {
                 active.txn.check_guard(u64::from(*table), *version);
             }
+            if let Some(id) = self.name.take() {
+                active.txn.set_id(id);
+            }
             active.txn.commit().await.map_err(errmap::from_engine)
         } else {
             let settled = active.txn.settle().await.map_err(errmap::from_engine);
@@ -143,6 +151,7 @@ impl Transactions {
     }
 
     pub fn rollback(&mut self) {
+        self.name = None;
         if let Some(active) = self.active.take() {
             active.txn.rollback();
         }
@@ -187,17 +196,14 @@ impl Transactions {
 }
 
 impl Active {
-    pub fn is_explicit(&self) -> bool {
-        self.explicit
-    }
-
     /// Registers a table that the statement uses. An explicit transaction holds its metadata lock to the end; an
     /// autocommit statement only has its guard checked at commit (rule 11).
     pub async fn use_table(&mut self, catalog: &Catalog, table: &Table) -> Result<()> {
         if self.tables.iter().any(|(id, version)| *id == table.id && *version == table.version) {
             return Ok(());
         }
-        if self.explicit {
+        // A follower's transactions only read, and its snapshot knows which definition it needs.
+        if self.explicit && catalog.db().term() != 0 {
             let lock = self.txn.lock(&catalog.locks, &table.lock_key, LockMode::Shared, LockWait::Timeout);
             lock.await.map_err(errmap::from_engine)?;
         }
@@ -212,11 +218,21 @@ impl Active {
 
     /// A consistent read view. 1412 if the table's definition is newer than the transaction's snapshot.
     pub fn consistent(&mut self, catalog: &Catalog, changed_at: u64) -> Result<View<'_>> {
-        let epoch = *self.snapshot_epoch.get_or_insert_with(|| catalog.epoch());
-        match changed_at > epoch {
-            true => Err(error(1412, "Table definition has changed, please retry transaction")),
-            false => Ok(View::Consistent(&mut self.txn)),
-        }
+        let changed = || error(1412, "Table definition has changed, please retry transaction");
+        let epoch = match self.snapshot_epoch {
+            Some(epoch) => epoch,
+            None => {
+                let epoch = catalog.epoch();
+                self.txn.take_snapshot();
+                // On a follower no lock keeps a schema change out.
+                if catalog.epoch() != epoch {
+                    self.txn.refresh_snapshot();
+                    return Err(changed());
+                }
+                *self.snapshot_epoch.insert(epoch)
+            }
+        };
+        if changed_at > epoch { Err(changed()) } else { Ok(View::Consistent(&mut self.txn)) }
     }
 }
 

@@ -696,6 +696,8 @@ pub enum ShowKind {
     BinaryLogs,
     /// SLAVE STATUS, REPLICA STATUS.
     ReplicaStatus,
+    /// TRANSACTION OUTCOME 'id'.
+    TransactionOutcome(String),
     /// PROFILES, PROFILE.
     Profiles,
     /// Anything else, upper case, for error 1235.

@@ -158,38 +158,7 @@ pub enum BinaryOp {
     SoundsLike,
 }
 
-impl BinaryOp {
-    /// As MySQL prints it in messages.
-    pub fn symbol(self) -> &'static str {
-        match self {
-            Self::Or => "or",
-            Self::Xor => "xor",
-            Self::And => "and",
-            Self::Eq => "=",
-            Self::NullSafeEq => "<=>",
-            Self::Ne => "<>",
-            Self::Lt => "<",
-            Self::Le => "<=",
-            Self::Gt => ">",
-            Self::Ge => ">=",
-            Self::BitOr => "|",
-            Self::BitAnd => "&",
-            Self::Shl => "<<",
-            Self::Shr => ">>",
-            Self::Add => "+",
-            Self::Sub => "-",
-            Self::Mul => "*",
-            Self::Div => "/",
-            Self::IntDiv => "DIV",
-            Self::Mod => "%",
-            Self::BitXor => "^",
-            Self::JsonExtract => "->",
-            Self::JsonUnquote => "->>",
-            Self::MemberOf => "member of",
-            Self::SoundsLike => "sounds like",
-        }
-    }
-}
+impl BinaryOp {}
 
 /// Right side of IS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

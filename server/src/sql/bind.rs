@@ -104,11 +104,6 @@ impl<'a> Binder<'a> {
         self.aggregates.map(|found| found.calls).unwrap_or_default()
     }
 
-    /// Number of aggregate calls found so far.
-    pub fn aggregate_count(&self) -> usize {
-        self.aggregates.as_ref().map_or(0, |found| found.calls.len())
-    }
-
     /// Binds one expression.
     pub fn bind(&mut self, expr: &ast::Expr) -> Result<Expr> {
         if self.depth >= MAX_DEPTH {

@@ -68,44 +68,6 @@ pub fn order(a: &Value, b: &Value, collation: Collation, cx: &Context<'_>) -> Or
     }
 }
 
-/// Appends bytes that are equal exactly if the values group together (GROUP BY, DISTINCT), for values of one type.
-/// Numbers of different kinds that are equal may differ; give all rows one type first.
-pub fn group_key(value: &Value, collation: Collation, out: &mut Vec<u8>) {
-    match value {
-        Value::Null => out.push(0),
-        Value::Int(number) => tagged(out, 1, &number.to_le_bytes()),
-        Value::UInt(number) if *number <= i64::MAX as u64 => tagged(out, 1, &number.to_le_bytes()),
-        Value::UInt(number) => tagged(out, 2, &number.to_le_bytes()),
-        Value::Float(number) => tagged(out, 3, &(f64::from(*number) + 0.0).to_le_bytes()),
-        Value::Double(number) => tagged(out, 3, &(*number + 0.0).to_le_bytes()),
-        Value::Decimal(number) => {
-            let text = number.to_string();
-            let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-            tagged(out, 4, text.as_bytes());
-            out.push(0);
-        }
-        Value::Str(text) => {
-            out.push(5);
-            collation.sort_key_terminated(text, out);
-        }
-        Value::Bin(bytes) | Value::Json(bytes) => {
-            out.push(6);
-            Collation::Binary.sort_key_terminated(bytes, out);
-        }
-        Value::Date(date) => tagged(out, 7, &date.to_number().to_le_bytes()),
-        Value::Time(time) => tagged(out, 8, &time.micros.to_le_bytes()),
-        Value::DateTime(at) => {
-            tagged(out, 9, &at.to_number().to_le_bytes());
-            out.extend_from_slice(&at.micros.to_le_bytes());
-        }
-    }
-}
-
-fn tagged(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    out.push(tag);
-    out.extend_from_slice(bytes);
-}
-
 /// A constant turned into the type of the column that it is compared with, where that changes no comparison:
 /// lets ranges be made from `int_col = '5'` or `date_col > '2024-01-01'`. `None`: compare row by row.
 pub fn for_column(value: &Value, column: &super::types::DataType) -> Option<Value> {

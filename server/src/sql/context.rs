@@ -181,13 +181,6 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Context of a statement that changes rows; `ignore` is INSERT IGNORE or UPDATE IGNORE.
-    pub fn for_write(params: &'a [Value], session: &'a dyn SessionInfo, ignore: bool) -> Self {
-        let mut cx = Self::new(params, session);
-        cx.strict_data = cx.mode.strict && !ignore;
-        cx
-    }
-
     /// Adds a warning.
     pub fn warn(&self, warning: impl Into<Warning>) {
         self.session.warn(warning.into());

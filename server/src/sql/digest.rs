@@ -34,6 +34,7 @@ impl Digest {
         &self.text
     }
     /// The literals, in the order of the text's `?`.
+    #[cfg(test)]
     pub fn literals(&self) -> &[Value] {
         &self.literals
     }

@@ -302,14 +302,6 @@ impl Expr {
         }
     }
 
-    /// [`Self::conjuncts`], by value.
-    pub fn into_conjuncts(self) -> Vec<Expr> {
-        match self.node {
-            Node::And(list) => list.into_iter().flat_map(Self::into_conjuncts).collect(),
-            _ => vec![self],
-        }
-    }
-
     /// `slot op constant` in either order, as `(slot, op, constant side)`; for index ranges.
     pub fn as_column_comparison(&self) -> Option<(u32, CompareOp, &Expr)> {
         let Node::Compare(op, _, pair) = &self.node else { return None };

@@ -59,20 +59,6 @@ fn same(a: &[u8], b: &[u8], collation: Collation) -> bool {
     a == b || (a != b" " && b != b" " && collation.equal(a, b))
 }
 
-/// The literal text that a pattern starts with, for index ranges, and whether a wildcard follows it.
-pub fn literal_prefix(pattern: &[u8], escape: u8) -> (Vec<u8>, bool) {
-    let mut prefix = Vec::new();
-    let mut bytes = pattern.iter();
-    while let Some(&byte) = bytes.next() {
-        match byte {
-            b'%' | b'_' if byte != escape => return (prefix, true),
-            _ if byte == escape && escape != 0 => prefix.push(bytes.next().copied().unwrap_or(byte)),
-            _ => prefix.push(byte),
-        }
-    }
-    (prefix, false)
-}
-
 /// Compiles a REGEXP pattern; error 3685 or 3696 for what the engine refuses.
 pub fn compile_regexp(pattern: &[u8], ignore_case: bool) -> Result<regex::bytes::Regex> {
     let text =
@@ -113,7 +99,6 @@ mod tests {
             assert_eq!(found, expected, "{text} LIKE {pattern}");
         }
         assert!(!matches(b"ABC", b"abc", b'\\', Collation::Utf8mb4Bin));
-        assert_eq!(literal_prefix(b"ab\\%c%d", b'\\'), (b"ab%c".to_vec(), true));
     }
 
     proptest! {

@@ -38,6 +38,7 @@ pub struct Parsed {
 }
 
 /// Parses all statements of a text, split at semicolons. Comments alone give [`Statement::Empty`].
+#[cfg(test)]
 pub fn parse(sql: &[u8], mode: SqlMode) -> Result<Vec<Parsed>> {
     let mut parser = Parser::new(sql, mode);
     let mut found = Vec::new();
@@ -88,13 +89,6 @@ pub fn parse_one(sql: &[u8], mode: SqlMode) -> Result<Parsed> {
 /// Parses a digest's text: its literals are parameters.
 pub fn parse_template(digest: &super::digest::Digest, mode: SqlMode) -> Result<Parsed> {
     parse_one(digest.text(), mode)
-}
-
-/// Parses one expression, for CHECK clauses and defaults kept as text.
-pub fn parse_expression(sql: &[u8], mode: SqlMode) -> Result<super::ast::Expr> {
-    let mut parser = Parser::new(sql, mode);
-    let expr = parser.expr()?;
-    if parser.at_end() { Ok(expr) } else { Err(parser.error()) }
 }
 
 /// Token cursor.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use self::access::Access;
 use super::{
-    ast::{LockWait, RowLock},
+    ast::RowLock,
     expr::{AggregateCall, Expr},
     types::DataType,
 };
@@ -136,12 +136,7 @@ impl Plan {
     }
 }
 
-impl SelectPlan {
-    /// NOWAIT and the like, if the rows are to be locked.
-    pub fn lock_wait(&self) -> Option<LockWait> {
-        self.lock.map(|l| l.wait)
-    }
-}
+impl SelectPlan {}
 
 /// A result column of this type.
 pub fn result_column(name: &str, ty: &DataType, nullable: bool) -> Column {

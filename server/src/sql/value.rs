@@ -6,7 +6,7 @@ pub use super::decimal::Decimal;
 
 /// A runtime value. `Str` is text in utf8mb4, `Bin` is a binary string.
 ///
-/// Equality is structural, for tests and caches; SQL comparison is [`super::compare::compare`].
+/// Equality is structural, for tests and caches; SQL comparison is `sql::compare::compare`.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub enum Value {
     /// SQL NULL.

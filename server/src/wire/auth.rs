@@ -109,6 +109,8 @@ impl RsaKey {
         let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).map_err(|_| RsaError("encoded"))?;
         Ok((Self::new(key)?, der.as_ref().to_vec()))
     }
+
+    /// Reads a key that was kept.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, RsaError> {
         Self::new(PrivateDecryptingKey::from_pkcs8(der).map_err(|_| RsaError("read"))?)
     }

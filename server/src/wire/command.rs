@@ -15,7 +15,12 @@ pub enum Command<'a> {
     /// COM_QUERY: one or more statements.
     Query(&'a [u8]),
     /// COM_FIELD_LIST.
-    FieldList { table: &'a [u8], wildcard: &'a [u8] },
+    FieldList {
+        /// The table.
+        table: &'a [u8],
+        /// Which of its columns; empty for all.
+        wildcard: &'a [u8],
+    },
     /// COM_STATISTICS.
     Statistics,
     /// COM_PROCESS_KILL: a connection.
@@ -27,9 +32,21 @@ pub enum Command<'a> {
     /// COM_STMT_PREPARE: a statement.
     Prepare(&'a [u8]),
     /// `params` follows the iteration count; see [`super::params`].
-    Execute { id: u32, params: &'a [u8] },
+    Execute {
+        /// The statement.
+        id: u32,
+        /// Its parameters, encoded.
+        params: &'a [u8],
+    },
     /// COM_STMT_SEND_LONG_DATA: part of a parameter's value, sent ahead.
-    LongData { id: u32, param: u16, data: &'a [u8] },
+    LongData {
+        /// The statement.
+        id: u32,
+        /// Number of the parameter.
+        param: u16,
+        /// What is added to its value.
+        data: &'a [u8],
+    },
     /// COM_STMT_CLOSE.
     CloseStatement(u32),
     /// COM_STMT_RESET.
@@ -37,7 +54,10 @@ pub enum Command<'a> {
     /// COM_SET_OPTION: 0 turns multi-statements on, 1 off.
     SetOption(u16),
     /// COM_STMT_FETCH.
-    Fetch { id: u32 },
+    Fetch {
+        /// The statement.
+        id: u32,
+    },
     /// COM_RESET_CONNECTION.
     ResetConnection,
     /// A command that this server does not have (1047).

@@ -22,10 +22,22 @@ pub enum ReadError {
     Torn,
     /// The two sides disagree on where they are.
     #[error("packet sequence id {got} where {expected} was due")]
-    OutOfOrder { expected: u8, got: u8 },
+    OutOfOrder {
+        /// What was due.
+        expected: u8,
+        /// What came.
+        got: u8,
+    },
     /// The client is told (1153) before the connection closes; `claimed` is what the header announced so far.
     #[error("a packet of {claimed} bytes is over the limit of {limit}")]
-    TooLarge { claimed: usize, limit: usize, seq: u8 },
+    TooLarge {
+        /// Bytes announced so far.
+        claimed: usize,
+        /// Bytes allowed.
+        limit: usize,
+        /// Sequence id of the answer.
+        seq: u8,
+    },
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),

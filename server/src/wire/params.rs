@@ -22,6 +22,32 @@ pub struct ParamType {
     pub unsigned: bool,
 }
 
+/// All that a [`Bound`] holds, for a session that moves to another node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BoundParts {
+    /// Types of the last execution that sent them.
+    pub types: Vec<ParamType>,
+    /// Data sent ahead, by parameter number.
+    pub long_data: Vec<(u16, Vec<u8>)>,
+    /// The next execution must fail.
+    pub overflow: bool,
+}
+
+impl BoundParts {
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        self.types.is_empty() && self.long_data.is_empty() && !self.overflow
+    }
+}
+
+impl From<BoundParts> for Bound {
+    fn from(parts: BoundParts) -> Self {
+        let long_bytes = parts.long_data.iter().map(|(_, data)| data.len()).sum();
+        let long_data = parts.long_data.into_iter().collect();
+        Self { types: parts.types, long_data, long_bytes, overflow: parts.overflow }
+    }
+}
+
 /// What the connection remembers of a prepared statement between commands.
 #[derive(Debug, Default)]
 pub struct Bound {
@@ -46,6 +72,11 @@ impl Bound {
         }
         self.long_bytes += data.len();
         self.long_data.entry(param).or_default().extend_from_slice(data);
+    }
+    /// All that is held.
+    pub fn parts(&self) -> BoundParts {
+        let long_data = self.long_data.iter().map(|(param, data)| (*param, data.clone())).collect();
+        BoundParts { types: self.types.clone(), long_data, overflow: self.overflow }
     }
     /// Bytes held of data sent ahead.
     pub fn long_bytes(&self) -> usize {

@@ -117,6 +117,15 @@ impl Output {
         }
         self.eof(0, status);
     }
+    /// Bytes of an answer that another node made.
+    pub fn relayed(&mut self, bytes: &[u8]) {
+        self.answered = true;
+        self.buf.extend_from_slice(bytes);
+    }
+    /// Sends what there is if it is a large piece: the client need not wait for the whole answer.
+    pub async fn send_much<W: AsyncWrite + Unpin>(&mut self, to: &mut W) -> io::Result<()> {
+        if self.buf.len() >= FLUSH_AT { self.send(to).await } else { Ok(()) }
+    }
     /// Whether nothing waits to be sent.
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty()
@@ -170,7 +179,7 @@ impl Output {
 }
 
 /// Bounds an operation of the socket by [`WRITE_TIMEOUT`], without a timer if it is done at once.
-async fn within<T>(operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(crate) async fn within<T>(operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let mut operation = std::pin::pin!(operation);
     if let Poll::Ready(done) = futures::poll!(operation.as_mut()) {
         return done;
@@ -229,7 +238,7 @@ impl<W: AsyncWrite + Unpin + Send> ResultSink for Reply<'_, W> {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        if self.out.buf.len() >= FLUSH_AT { self.out.send(self.stream).await } else { Ok(()) }
+        self.out.send_much(self.stream).await
     }
 }
 

@@ -67,7 +67,8 @@ async fn what_cannot_be_is_refused_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     for (arguments, expected) in [
         (&["--store", "ftp://x"][..], "ftp"),
-        (&["--peers", "1=a:1"], "not built yet"),
+        (&["--peers", "1=a:1"], "--node-id"),
+        (&["--recover-from", "memory:///"], "there is nothing to recover"),
         (&["--root-password-file", "/nowhere/pw"], "/nowhere/pw"),
         (&["--tls-cert", "/nowhere/c", "--tls-key", "/nowhere/k"], "/nowhere/c"),
         (&["--memory-cache", "5"], "--memory-cache"),

@@ -4,6 +4,7 @@
 mod accounts;
 mod admin;
 mod life;
+mod processes;
 
 use std::{path::Path, process::Stdio};
 

@@ -183,3 +183,29 @@ async fn kill_query_ends_a_lock_wait_and_undoes_only_the_statement() {
     a.ok("COMMIT").await;
     assert_eq!(a.rows("SELECT id, n FROM a ORDER BY id").await, "1,50 | 2,0 | 3,3");
 }
+
+#[tokio::test]
+async fn a_named_transaction_commits_once() {
+    let (_server, mut a, mut b) = two().await;
+    let id = "0193a000-0000-7000-8000-00000000002a";
+    let outcome = format!("SHOW TRANSACTION OUTCOME '{id}'");
+    assert_eq!(a.rows(&outcome).await, format!("{id},not found,NULL"));
+    // Whoever did not hear the answer sends all of it again.
+    for n in [10, 11] {
+        a.ok(&format!("SET holdfast_transaction_id = '{id}'")).await;
+        a.ok("BEGIN").await;
+        a.ok(&format!("UPDATE a SET n = {n} WHERE id = 1")).await;
+        a.ok("COMMIT").await;
+        assert_eq!(b.rows("SELECT n FROM a WHERE id = 1").await, "10");
+        assert!(b.rows(&outcome).await.starts_with(&format!("{id},committed,")));
+    }
+    // For one transaction only, and not past a rollback.
+    a.ok("UPDATE a SET n = 12 WHERE id = 1").await;
+    a.ok(&format!("SET holdfast_transaction_id = '{id}'")).await;
+    a.ok("BEGIN").await;
+    a.ok("ROLLBACK").await;
+    a.ok("UPDATE a SET n = n + 1 WHERE id = 1").await;
+    assert_eq!(b.rows("SELECT n FROM a WHERE id = 1").await, "13");
+    assert_eq!(a.err("SET holdfast_transaction_id = 'seven'").await, 1411);
+    assert_eq!(a.err("SHOW TRANSACTION OUTCOME 'seven'").await, 1411);
+}

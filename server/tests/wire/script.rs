@@ -69,6 +69,7 @@ pub async fn start_with(settings: Settings) -> Running {
         require_tls: settings.require_tls,
         max_allowed_packet: settings.max_allowed_packet,
         connect_timeout: settings.connect_timeout,
+        forward: None,
         started: Instant::now(),
         questions: AtomicU64::new(0),
         metrics: WireMetrics::default(),

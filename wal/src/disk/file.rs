@@ -54,15 +54,18 @@ pub fn open(dir: &Path, choice: Choice) -> Result<Arc<FileDisk>, Error> {
         }
         Err(error) => return Err(fail("write to", error)),
     };
-    let durability = device::durability(dir);
+    let durability = match choice {
+        Choice::UringWith(durability) => durability,
+        _ => device::durability(dir),
+    };
     let refused = match choice {
         Choice::Pwrite => Some("chosen by option".to_owned()),
-        Choice::Auto | Choice::Uring => uring::UringWriter::new(durability)
+        Choice::Auto | Choice::Uring | Choice::UringWith(_) => uring::UringWriter::new(durability)
             .and_then(|writer| probe(dir, direct, writer))
             .err()
             .map(|error| error.to_string()),
     };
-    if let (Choice::Uring, Some(reason)) = (choice, &refused) {
+    if let (Choice::Uring | Choice::UringWith(_), Some(reason)) = (choice, &refused) {
         return Err(Error::Options(format!("io_uring was asked for but does not work here: {reason}")));
     }
     let (writer, reason) = match refused {
@@ -233,7 +236,11 @@ pub(super) fn whole(written: usize, wanted: usize) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::WriteZero, format!("short write: {written} of {wanted} bytes")))
 }
 
+/// A worker as its thread and the callers of [`WorkerHandle::run`] share it; `None` once it has stopped.
+type Seat = Mutex<Option<Box<dyn Worker>>>;
+
 struct ThreadHandle {
+    seat: Arc<Seat>,
     thread: Thread,
     join: Mutex<Option<JoinHandle<()>>>,
 }
@@ -241,6 +248,18 @@ struct ThreadHandle {
 impl WorkerHandle for ThreadHandle {
     fn wake(&self) {
         self.thread.unpark();
+    }
+
+    fn run(&self) {
+        // Taken by the worker's thread, or by the caller itself higher up its stack: either gives another turn.
+        let Some(mut seat) = self.seat.try_lock() else { return self.wake() };
+        // A single write that the caller waits for gains nothing from a ring, and a ring belongs to one thread.
+        while turn(&mut seat, &mut pwrite::PwriteWriter) == Turn::Again {}
+        let stopped = seat.is_none();
+        drop(seat);
+        if stopped {
+            self.wake();
+        }
     }
 
     fn join(&self) {
@@ -253,12 +272,24 @@ impl WorkerHandle for ThreadHandle {
     }
 }
 
+/// One turn of whoever sits there. A worker that panics is dropped, which fails the log.
+fn turn(seat: &mut Option<Box<dyn Worker>>, writer: &mut dyn Writer) -> Turn {
+    let Some(mut worker) = seat.take() else { return Turn::Stop };
+    let turn = worker.turn(writer);
+    if turn != Turn::Stop {
+        *seat = Some(worker);
+    }
+    turn
+}
+
 /// Runs the worker on a thread of its own, with a writer made there: a ring belongs to the thread that made it.
 fn start_thread(
     name: &str,
-    mut worker: Box<dyn Worker>,
+    worker: Box<dyn Worker>,
     make_writer: impl FnOnce() -> io::Result<Box<dyn Writer>> + Send + 'static,
 ) -> io::Result<Arc<dyn WorkerHandle>> {
+    let seat: Arc<Seat> = Arc::new(Mutex::new(Some(worker)));
+    let shared = seat.clone();
     let (ready, started) = mpsc::channel();
     let join = thread::Builder::new().name(name.to_owned()).spawn(move || {
         let mut writer = match make_writer() {
@@ -272,7 +303,8 @@ fn start_thread(
             }
         };
         loop {
-            match worker.turn(writer.as_mut()) {
+            let turn = turn(&mut shared.lock(), writer.as_mut());
+            match turn {
                 Turn::Again => {}
                 Turn::Idle => thread::park(),
                 Turn::Stop => return,
@@ -280,5 +312,5 @@ fn start_thread(
         }
     })?;
     started.recv().map_err(io::Error::other)??;
-    Ok(Arc::new(ThreadHandle { thread: join.thread().clone(), join: Mutex::new(Some(join)) }))
+    Ok(Arc::new(ThreadHandle { seat, thread: join.thread().clone(), join: Mutex::new(Some(join)) }))
 }

@@ -53,8 +53,10 @@ struct File {
 
 impl File {
     fn sync(&mut self) {
-        self.durable.clone_from(&self.current);
-        self.pending.clear();
+        // What is durable and what is pending make what is current: no need to copy the file.
+        for (offset, bytes) in self.pending.drain(..) {
+            self.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        }
     }
 }
 
@@ -247,6 +249,7 @@ impl SimDisk {
         if let Some(file) = medium.files.get_mut(name) {
             file.current.get_mut(offset).map(change);
             file.durable.clone_from(&file.current);
+            file.pending.clear();
         }
     }
 
@@ -441,6 +444,11 @@ impl WorkerHandle for SimHandle {
         if self.is_current() {
             self.disk.wake(self.at);
         }
+    }
+
+    /// Turns have no thread here: where they run is up to the driver.
+    fn run(&self) {
+        self.wake();
     }
 
     fn join(&self) {

@@ -68,6 +68,10 @@ pub fn open(disk: &dyn Disk, options: &LogOptions) -> Result<Opened, Error> {
         None => 0,
     };
     found.iter().try_for_each(|found| judge(found, options.cluster, oldest))?;
+    if segments.is_empty() && options.was_used {
+        let what = "no file of the log's directory holds a segment, though the log was in use: files are missing";
+        return Err(Error::Corrupt { file: "log".to_owned(), offset: 0, what: what.to_owned() });
+    }
     let (live, replay) = replay(&segments, oldest, options.cluster)?;
     let in_use = |file: &Arc<dyn DiskFile>| live.iter().any(|live| live.file.name() == file.name());
     let (mut spares, mut surplus) = (Vec::new(), Vec::new());
@@ -106,6 +110,7 @@ pub fn open(disk: &dyn Disk, options: &LogOptions) -> Result<Opened, Error> {
         spares,
         surplus,
         room,
+        written: live.iter().map(|segment| u64::from(segment.end)).sum(),
         queue: Vec::new(),
         sequence: 0,
         ended: None,

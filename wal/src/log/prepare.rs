@@ -57,7 +57,9 @@ impl Preparer {
         if let Some(file) = state.surplus.pop() {
             return Task::Remove(file);
         }
-        if state.spares.len() < self.shared.options.ready_files() && state.room.may_create() {
+        // After a refusal one more than needed, if need be: only a file that could be made proves that there is room again.
+        let wanted = state.spares.len() < self.shared.options.ready_files() || state.room.refused.is_some();
+        if wanted && state.room.may_create() {
             return Task::Create;
         }
         Task::Nothing
@@ -79,8 +81,12 @@ impl Preparer {
             }
             Err(error) if disk::is_full(&error) => {
                 let refused = format!("preparing a segment of {} bytes: {error}", options.segment_bytes);
-                tracing::warn!(refused, "the log cannot grow");
-                self.shared.lock().room.refused = Some(refused.into());
+                let mut state = self.shared.lock();
+                if state.room.refused.is_none() {
+                    tracing::warn!(refused, "the log cannot grow");
+                }
+                state.room.refused = Some(refused.into());
+                drop(state);
                 self.shared.wake_writer(); // it may be waiting for this file, in vain
                 Turn::Idle
             }

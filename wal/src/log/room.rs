@@ -8,6 +8,15 @@ use crate::{
     record::{BLOCK, HEADER, blocks, padded},
 };
 
+/// What a proposal may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// The runway only.
+    Runway,
+    /// The runway, then half of the reserve: for small entries that make room. The other half is Raft's own.
+    Reserve,
+}
+
 /// What bounds the log.
 #[derive(Clone, Debug)]
 pub struct Room {
@@ -60,19 +69,29 @@ impl Room {
 
     /// Bytes that can be written outside the reserve, beyond what is queued. Never overstated: each step counts as its own block.
     pub fn runway(&self, spares: usize) -> u64 {
+        self.beyond(self.reserved, spares)
+    }
+
+    fn beyond(&self, kept: u64, spares: usize) -> u64 {
         let all = self.active_left + (spares as u64 + self.creatable()) * self.usable;
-        all.saturating_sub(self.reserved + self.queued)
+        all.saturating_sub(kept + self.queued)
+    }
+
+    /// The runway of an empty log on a disk with room for it.
+    pub fn capacity(&self) -> u64 {
+        (self.max_files * self.usable).saturating_sub(self.reserved)
     }
 
     /// Whether `payload` more bytes may be proposed.
-    pub fn admit(&self, payload: usize, spares: usize) -> Result<(), Error> {
+    pub fn admit(&self, payload: usize, spares: usize, share: Share) -> Result<(), Error> {
         let needed = blocks(padded(HEADER + payload)) as u64;
-        let runway = self.runway(spares);
+        let kept = if share == Share::Reserve { self.reserved / 2 } else { self.reserved };
+        let runway = self.beyond(kept, spares);
         if needed > runway {
             let reason = self.refused.clone().unwrap_or_else(|| "the configured size is reached".into());
             return Err(Error::Full { needed, runway, reason });
         }
-        if self.queued_payload + payload as u64 > self.max_queued {
+        if share == Share::Runway && self.queued_payload + payload as u64 > self.max_queued {
             let reason = "too much waits to be written".into();
             let runway = self.max_queued.saturating_sub(self.queued_payload);
             return Err(Error::Full { needed: payload as u64, runway, reason });
@@ -98,5 +117,33 @@ impl Room {
     pub fn unqueue(&mut self, encoded: usize, payload: usize) {
         self.queued = self.queued.saturating_sub(blocks(encoded) as u64);
         self.queued_payload = self.queued_payload.saturating_sub(payload as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_that_make_room_fit_when_nothing_else_does() {
+        let options =
+            LogOptions { segment_bytes: 1 << 20, max_bytes: 8 << 20, max_payload: 64 << 10, ..LogOptions::default() };
+        let mut room = Room::new(&options);
+        (room.files, room.active_left) = (8, 0);
+        // Only the two reserved segments are left.
+        assert_eq!(room.runway(2), 0);
+        assert!(matches!(room.admit(100, 2, Share::Runway), Err(Error::Full { runway: 0, .. })));
+        room.admit(100, 2, Share::Reserve).unwrap();
+        // The last of them is Raft's.
+        assert!(room.admit(100, 1, Share::Reserve).is_err());
+    }
+
+    #[test]
+    fn an_empty_log_has_its_whole_capacity_as_runway() {
+        let options =
+            LogOptions { segment_bytes: 1 << 20, max_bytes: 8 << 20, max_payload: 64 << 10, ..LogOptions::default() };
+        let mut room = Room::new(&options);
+        (room.files, room.active_left) = (1, room.usable);
+        assert_eq!(room.runway(0), room.capacity());
     }
 }

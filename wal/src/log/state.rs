@@ -101,6 +101,8 @@ pub struct State {
     pub surplus: Vec<Arc<dyn DiskFile>>,
     /// How much may still be written.
     pub room: Room,
+    /// Bytes that live segments held at the open, and bytes written since.
+    pub written: u64,
     /// Steps that the writer has not taken yet.
     pub queue: Vec<Queued>,
     /// The sequence number of the last queued step.
@@ -129,6 +131,8 @@ impl State {
             committed: self.committed,
             bytes: self.segments.iter().map(|segment| u64::from(segment.end)).sum(),
             runway: self.room.runway(self.spares.len()),
+            capacity: self.room.capacity(),
+            written: self.written,
         }
     }
 
@@ -235,6 +239,13 @@ impl Shared {
     pub fn wake_writer(&self) {
         if let Some(writer) = self.writer.get() {
             writer.wake();
+        }
+    }
+
+    /// Lets the writer have its turns on this thread, if it is idle.
+    pub fn run_writer(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.run();
         }
     }
 

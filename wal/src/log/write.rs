@@ -64,6 +64,8 @@ struct Written {
     /// Bytes and payload of each step, which leave the queue's account.
     sizes: Vec<(usize, usize)>,
     records: usize,
+    /// Bytes on disk, whole blocks.
+    bytes: u64,
 }
 
 enum Change {
@@ -270,6 +272,7 @@ impl LogWriter {
         if let (Some(live), Some(active)) = (state.segments.back_mut(), self.segments.back()) {
             live.clone_from(active);
         }
+        state.written += written.bytes;
         state.room.active_left = self.left() as u64;
         let purged = written.purged && self.release(&mut state);
         let runway = state.room.runway(state.spares.len());
@@ -346,6 +349,7 @@ impl Worker for LogWriter {
             Ok((len, took)) => {
                 self.metrics.sync_seconds.record(took);
                 self.metrics.bytes.increment(len as u64);
+                written.bytes = len as u64;
                 if let Some(active) = self.segments.back_mut() {
                     active.end += len as u32; // a segment's length is below 4 GiB, checked when the log opens
                 }

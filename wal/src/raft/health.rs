@@ -47,17 +47,40 @@ impl Health {
 /// How far the machine is.
 pub(crate) struct Progress {
     applied: AtomicU64,
+    /// Follows `applied` for those who wait for an index; silent while nobody does.
+    applied_watch: watch::Sender<u64>,
     blank_term: watch::Sender<u64>,
     purge: watch::Sender<u64>,
 }
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self { applied: AtomicU64::new(0), blank_term: watch::Sender::new(0), purge: watch::Sender::new(0) }
+        Self {
+            applied: AtomicU64::new(0),
+            applied_watch: watch::Sender::new(0),
+            blank_term: watch::Sender::new(0),
+            purge: watch::Sender::new(0),
+        }
     }
 
     pub(crate) fn applied(&self, index: u64) {
-        self.applied.store(index, Ordering::Release);
+        // Sequentially consistent with the look for receivers: whoever subscribes after it reads the new index.
+        self.applied.store(index, Ordering::SeqCst);
+        if self.applied_watch.receiver_count() > 0 {
+            self.applied_watch.send_replace(index);
+        }
+    }
+
+    /// Waits until the entry at `index` is applied here.
+    pub(crate) async fn wait_applied(&self, index: u64) {
+        if self.applied_index() >= index {
+            return;
+        }
+        let mut follow = self.applied_watch.subscribe();
+        while self.applied.load(Ordering::SeqCst) < index {
+            // The sender lives as long as this.
+            let _ = follow.changed().await;
+        }
     }
 
     pub(crate) fn blank_applied(&self, term: u64) {

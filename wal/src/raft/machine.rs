@@ -65,7 +65,8 @@ impl StateMachine {
     async fn apply_some(&mut self, entries: Vec<Entry>) -> io::Result<()> {
         // openraft would lose a panicking machine and go on without it.
         let result = AssertUnwindSafe(self.machine.get_mut().apply(entries)).catch_unwind().await;
-        let result = result.unwrap_or_else(|_| Err(MachineError("the machine panicked".into())));
+        let result = result
+            .unwrap_or_else(|panic| Err(MachineError(format!("the machine panicked: {}", panic_message(&*panic)))));
         let applied = result.map_err(|e| self.fail("apply", &e))?;
         if applied.purge_to > self.progress.purge_asked() {
             // openraft purges only below a snapshot; ours are pointers and cost nothing to renew.
@@ -74,6 +75,12 @@ impl StateMachine {
         }
         Ok(())
     }
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 fn decode_membership(membership: Option<(Option<LogId>, Bytes)>) -> Result<StoredMembership, DecodeError> {

@@ -19,6 +19,7 @@ use super::{
     codec::{DecodeError, Reader, Write},
     types::RaftMembership,
 };
+use crate::transport::Peer;
 
 const VERSION: u8 = 1;
 
@@ -45,6 +46,15 @@ pub(crate) fn encode(membership: &RaftMembership) -> Bytes {
         out.put_blob(node.addr.as_bytes());
     }
     out.freeze()
+}
+
+/// The payload of a membership with these voters and no other member: what a machine that was rebuilt from the bucket
+/// gives back in [`crate::Restored`], so that the new cluster is theirs.
+pub fn membership_of(voters: &[Peer]) -> Bytes {
+    let ids = voters.iter().map(|peer| peer.id).collect::<BTreeSet<_>>();
+    let nodes: BTreeMap<_, _> = voters.iter().map(|p| (p.id, BasicNode { addr: p.addr.clone() })).collect();
+    // It refuses a voter without a node only, and each has one.
+    encode(&RaftMembership::new(vec![ids], nodes).unwrap_or_default())
 }
 
 /// See [`encode`]. Refuses what openraft would refuse: a voter without a node, no voter at all.
@@ -102,6 +112,14 @@ mod tests {
         .concat();
         assert_eq!(&bytes[..], &golden[..]);
         assert_eq!(decode(bytes).unwrap(), sample());
+    }
+
+    #[test]
+    fn a_membership_of_voters() {
+        let peer = |id, addr: &str| Peer { id, addr: addr.to_owned() };
+        let decoded = decode(membership_of(&[peer(2, "b:1"), peer(1, "a:1")])).unwrap();
+        assert_eq!(decoded.voter_ids().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(decoded.get_node(&2).map(|node| node.addr.as_str()), Some("b:1"));
     }
 
     #[test]

@@ -25,6 +25,8 @@
 //! | 7 snapshot's answer | vote |
 //! | 8 transfer leader | vote, to node (8), last id? |
 //! | 9 transfer's answer | 0 done / 1 vote changed: vote, vote / 2 not flushed: id?, id? |
+//! | 10 read index | |
+//! | 11 read index's answer | 0: id / 1 does not lead: flag (1), leader (8) / 2 can't tell: length (4), why |
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::{
@@ -39,7 +41,7 @@ use openraft::{
 use super::{
     codec::{DecodeError, Reader, Write},
     membership,
-    types::{Data, RaftEntry, RaftSnapshot, RaftVote, SnapshotMeta, StoredMembership, TypeConfig},
+    types::{Data, RaftEntry, RaftLogId, RaftSnapshot, RaftVote, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::NodeId;
 
@@ -65,6 +67,20 @@ pub(crate) enum Message {
     SnapshotAnswer(SnapshotResponse<TypeConfig>),
     Transfer(TransferLeaderRequest<TypeConfig>),
     TransferAnswer(TransferLeaderResponse<TypeConfig>),
+    /// A follower asks what is committed now; the leader answers once a quorum has confirmed it.
+    ReadIndex,
+    ReadIndexAnswer(ReadIndexAnswer),
+}
+
+/// What a node knows of what is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReadIndexAnswer {
+    /// Everything that was committed anywhere when it was asked stands at or before this entry.
+    Index(RaftLogId),
+    /// The node does not lead.
+    NotLeader(Option<NodeId>),
+    /// It could not be found out.
+    Unavailable(String),
 }
 
 /// A frame: who speaks, for which cluster, and what.
@@ -151,6 +167,8 @@ fn kind(message: &Message) -> u8 {
         Message::SnapshotAnswer(_) => 7,
         Message::Transfer(_) => 8,
         Message::TransferAnswer(_) => 9,
+        Message::ReadIndex => 10,
+        Message::ReadIndexAnswer(_) => 11,
     }
 }
 
@@ -215,7 +233,40 @@ fn put_body(out: &mut BytesMut, message: &Message) {
                 out.put_option_log_id(actual.as_ref());
             }
         },
+        Message::ReadIndex => {}
+        Message::ReadIndexAnswer(answer) => put_read_index(out, answer),
     }
+}
+
+fn put_read_index(out: &mut BytesMut, answer: &ReadIndexAnswer) {
+    match answer {
+        ReadIndexAnswer::Index(id) => {
+            out.put_u8(0);
+            out.put_log_id(id);
+        }
+        ReadIndexAnswer::NotLeader(leader) => {
+            out.put_u8(1);
+            out.put_u8(leader.is_some().into());
+            out.put_u64_le(leader.unwrap_or_default());
+        }
+        ReadIndexAnswer::Unavailable(why) => {
+            out.put_u8(2);
+            out.put_blob(why.as_bytes());
+        }
+    }
+}
+
+fn get_read_index(r: &mut Reader) -> Result<ReadIndexAnswer, DecodeError> {
+    let at = r.at();
+    Ok(match r.u8()? {
+        0 => ReadIndexAnswer::Index(r.log_id()?),
+        1 => {
+            let (known, leader) = (r.bool()?, r.u64()?);
+            ReadIndexAnswer::NotLeader(known.then_some(leader))
+        }
+        2 => ReadIndexAnswer::Unavailable(r.string()?),
+        _ => return Err(DecodeError::Bad { what: "answer", at }),
+    })
 }
 
 fn entry_len(entry: &RaftEntry) -> usize {
@@ -298,6 +349,8 @@ fn get_body(r: &mut Reader, kind: u8) -> Result<Message, DecodeError> {
             2 => Err(TransferLeaderError::LogNotFlushed { expected: r.option_log_id()?, actual: r.option_log_id()? }),
             _ => return Err(DecodeError::Bad { what: "answer", at }),
         }),
+        10 => Message::ReadIndex,
+        11 => Message::ReadIndexAnswer(get_read_index(r)?),
         _ => return Err(DecodeError::Bad { what: "kind", at: 5 }),
     })
 }
@@ -359,6 +412,11 @@ mod tests {
             Message::TransferAnswer(Ok(())),
             Message::TransferAnswer(Err(TransferLeaderError::VoteChanged { expected: v, actual: vote(5, 1, true) })),
             Message::TransferAnswer(Err(TransferLeaderError::LogNotFlushed { expected: Some(id(3, 9)), actual: None })),
+            Message::ReadIndex,
+            Message::ReadIndexAnswer(ReadIndexAnswer::Index(id(3, 9))),
+            Message::ReadIndexAnswer(ReadIndexAnswer::NotLeader(Some(3))),
+            Message::ReadIndexAnswer(ReadIndexAnswer::NotLeader(None)),
+            Message::ReadIndexAnswer(ReadIndexAnswer::Unavailable("no quorum".into())),
         ]
     }
 
@@ -419,7 +477,7 @@ mod tests {
     proptest! {
         /// Garbage whose frame is whole reaches the body decoders; none may panic.
         #[test]
-        fn garbage_bodies_never_panic(kind in 0u8..12, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_bodies_never_panic(kind in 0u8..14, body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut r = Reader::new(body.into());
             let _ = get_body(&mut r, kind);
         }

@@ -1,18 +1,19 @@
 //! One running Raft node: how it starts, what it watches, how it stops.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use openraft::{
-    BasicNode, Config, Raft, ReadPolicy, SnapshotPolicy,
+    BasicNode, ChangeMembers, Config, Instant as _, Raft, SnapshotPolicy,
     async_runtime::watch::WatchReceiver as _,
-    errors::{ClientWriteError, RaftError},
+    errors::{ClientWriteError, InitializeError, RaftError},
     raft::ClientWriteResult,
     storage::RaftLogStorage,
 };
@@ -24,14 +25,17 @@ use tokio::{
 use super::{
     health::{Health, Progress},
     machine::StateMachine,
+    message::ReadIndexAnswer,
+    pace::Pace,
     peer::{Answerer, Network},
+    read::{self, Reads},
     store::Store,
     types::{Data, Reply, TypeConfig, from_raft, vote},
 };
 use crate::{
     Error, Leadership, Log, LogId, LogState, Machine, NodeId, Result, WalOptions,
     disk::Disk,
-    in_flight::Share,
+    in_flight::{InFlight, Share},
     transport::{Peer, Transport},
 };
 
@@ -41,6 +45,7 @@ pub(crate) struct Start {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) machine: Box<dyn Machine>,
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 /// A running node. All of its tasks run on the runtime that called [`Node::start`].
@@ -51,37 +56,49 @@ pub(crate) struct Node {
     health: Arc<Health>,
     progress: Arc<Progress>,
     leadership: watch::Receiver<Leadership>,
-    transport: Arc<dyn Transport>,
+    net: Network,
+    reads: Reads,
     runtime: Handle,
 }
 
 /// The answer to a proposal, still to come.
-pub(crate) struct Pending(oneshot::Receiver<ClientWriteResult<TypeConfig>>);
+pub(crate) struct Pending {
+    answer: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
+    health: Arc<Health>,
+}
 
 impl Node {
     /// Recovers the log, starts Raft on it and, where this node alone is the quorum, makes it lead at once.
     pub(crate) async fn start(start: Start) -> Result<Self> {
-        let Start { options, disk, transport, machine } = start;
+        let Start { options, disk, transport, mut machine, in_flight } = start;
         let health = Arc::new(Health::new());
         let progress = Arc::new(Progress::new());
+        let pace = Arc::new(Pace::new(in_flight, options.own_thread));
         let (log, state) = Log::open(disk, options.log.clone())?;
+        machine.log_ends(state.last.or(state.purged));
         let restored = machine.restored();
         check_machine(restored.applied, &state)?;
-        let mut store = Store::new(log.clone(), health.clone());
+        let mut store = Store::new(log.clone(), health.clone(), pace.clone());
         raise_vote(&mut store, options.node, restored.applied).await?;
         let machine = StateMachine::new(machine, health.clone(), progress.clone())?;
-        let network = Network { cluster: options.log.cluster, node: options.node, transport: transport.clone() };
+        // Before Raft starts: it replays, and what the machine asks for meanwhile must be heard.
+        let asked = progress.watch_purge();
+        let reports = options.reports.clone();
+        let net = Network { cluster: options.log.cluster, node: options.node, transport: transport.clone(), reports };
         let config = Arc::new(config(&options)?);
-        let raft = Raft::new(options.node, config, network, store, machine).await.map_err(|fatal| {
+        let raft = Raft::new(options.node, config, net.clone(), store, machine).await.map_err(|fatal| {
             health.check().err().unwrap_or_else(|| Error::Failed { cause: fatal.to_string().into() })
         })?;
-        let handler = Answerer { cluster: options.log.cluster, node: options.node, raft: raft.clone() };
+        let reads = Reads::start(raft.clone());
+        let handler = Answerer { net: net.clone(), raft: raft.clone(), reads: reads.clone() };
         transport.serve(Arc::new(handler));
         let (leadership_tx, leadership) = watch::channel(Leadership::default());
-        tokio::spawn(watch_leadership(options.node, raft.clone(), health.clone(), progress.clone(), leadership_tx));
-        tokio::spawn(purge(raft.clone(), progress.clone()));
+        let watched = Watched { id: options.node, raft: raft.clone(), quorum_within: options.timing.election_max };
+        tokio::spawn(watched.leadership(health.clone(), progress.clone(), leadership_tx));
+        tokio::spawn(watch_members(options.node, raft.clone(), pace));
+        tokio::spawn(purge(raft.clone(), asked));
         let runtime = Handle::current();
-        let node = Self { id: options.node, raft, log, health, progress, leadership, transport, runtime };
+        let node = Self { id: options.node, raft, log, health, progress, leadership, net, reads, runtime };
         node.join(options.bootstrap).await?;
         Ok(node)
     }
@@ -92,10 +109,12 @@ impl Node {
         if !self.raft.is_initialized().await.map_err(|e| stopped(e.to_string()))? {
             let Some(members) = bootstrap else { return Ok(()) };
             let members: BTreeMap<_, _> = members.into_iter().map(|p| (p.id, BasicNode { addr: p.addr })).collect();
-            return self.raft.initialize(members).await.map_err(|e| match e {
-                RaftError::APIError(e) => Error::Options(format!("bootstrap: {e}")),
-                RaftError::Fatal(e) => stopped(e.to_string()),
-            });
+            return match self.raft.initialize(members).await {
+                // Another of the first voters was quicker: this one learns of the members from it.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                Err(RaftError::APIError(e)) => Err(Error::Options(format!("bootstrap: {e}"))),
+                Err(RaftError::Fatal(e)) => Err(stopped(e.to_string())),
+            };
         }
         let id = self.id;
         let alone = self
@@ -121,7 +140,7 @@ impl Node {
             // Raft has stopped and is being joined; openraft wants that join finished. The reply is dropped by it.
             self.runtime.spawn(send);
         }
-        Pending(rx)
+        Pending { answer: rx, health: self.health.clone() }
     }
 
     pub(crate) fn health(&self) -> &Health {
@@ -163,24 +182,60 @@ impl Node {
         }
     }
 
-    /// Waits until everything that was committed anywhere when this was called is applied here; the leader's own term is
+    /// Waits until everything that was committed anywhere when this was called is applied here. The leader is asked, and
     /// confirmed by a quorum first (ReadIndex, no lease).
     pub(crate) async fn read_index(&self) -> Result<LogId> {
-        let raft = self.raft.clone();
+        let (net, reads, raft) = (self.net.clone(), self.reads.clone(), self.raft.clone());
+        let leadership = self.leadership.clone();
+        let find = async move { read::find(&net, &reads, leadership, |leader| address(&raft, leader)).await };
+        let id = self.on_runtime(find).await?;
+        self.wait_applied(id.index).await?;
+        Ok(id)
+    }
+
+    /// A quorum confirms that this very node leads.
+    pub(crate) async fn confirm_lead(&self) -> Result<()> {
+        let reads = self.reads.clone();
         self.on_runtime(async move {
-            let read = raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| match e {
-                RaftError::APIError(e) => match e {
-                    openraft::errors::LinearizableReadError::ForwardToLeader(f) => {
-                        Error::NotLeader { leader: f.leader_id }
-                    }
-                    other => Error::Membership(other.to_string()),
-                },
-                RaftError::Fatal(e) => Error::Failed { cause: e.to_string().into() },
-            })?;
-            let ready = read.await_ready(&raft).await.map_err(|e| Error::Failed { cause: e.to_string().into() })?;
-            Ok(from_raft(ready.read_log_id().log_id()))
+            match reads.lead().await {
+                ReadIndexAnswer::Index(_) => Ok(()),
+                ReadIndexAnswer::NotLeader(leader) => Err(Error::NotLeader { leader }),
+                ReadIndexAnswer::Unavailable(cause) => Err(Error::Unavailable { cause: cause.into() }),
+            }
         })
         .await
+    }
+
+    /// Waits until the entry at `index` is applied here.
+    pub(crate) async fn wait_applied(&self, index: u64) -> Result<()> {
+        let mut failed = self.health.watch();
+        tokio::select! {
+            biased;
+            () = self.progress.wait_applied(index) => Ok(()),
+            _ = failed.wait_for(Option::is_some) => Err(self.health.check().err().unwrap_or(Error::Closed)),
+        }
+    }
+
+    /// As leader: how far each other member has the log, and when it last answered.
+    pub(crate) fn replication(&self) -> Vec<crate::wal::Progress> {
+        let metrics = self.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(replication) = &metrics.replication else { return Vec::new() };
+        let heard = |id: &NodeId| metrics.heartbeat.as_ref().and_then(|all| all.get(id).copied().flatten());
+        let progress = |(id, matched): (&NodeId, &Option<super::types::RaftLogId>)| crate::wal::Progress {
+            node: *id,
+            matched: matched.as_ref().map(from_raft),
+            heard_ago: heard(id).map(|at| at.into_inner().elapsed()),
+        };
+        replication.iter().filter(|(id, _)| **id != self.id).map(progress).collect()
+    }
+
+    /// Changes the address of a member.
+    pub(crate) async fn move_member(&self, peer: Peer) -> Result<LogId> {
+        let raft = self.raft.clone();
+        let nodes = BTreeMap::from([(peer.id, BasicNode { addr: peer.addr })]);
+        self.on_runtime(async move { written(raft.change_membership(ChangeMembers::SetNodes(nodes), true).await) })
+            .await
     }
 
     /// Adds a member that does not vote; returns once the entry is applied.
@@ -191,9 +246,16 @@ impl Node {
     }
 
     /// Makes exactly these members voters; others stay as learners when `keep`, or leave.
-    pub(crate) async fn set_voters(&self, voters: std::collections::BTreeSet<NodeId>, keep: bool) -> Result<LogId> {
+    pub(crate) async fn set_voters(&self, voters: BTreeSet<NodeId>, keep: bool) -> Result<LogId> {
         let raft = self.raft.clone();
         self.on_runtime(async move { written(raft.change_membership(voters, keep).await) }).await
+    }
+
+    /// Takes a member that does not vote out of the cluster.
+    pub(crate) async fn remove_learner(&self, id: NodeId) -> Result<LogId> {
+        let raft = self.raft.clone();
+        let gone = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+        self.on_runtime(async move { written(raft.change_membership(gone, true).await) }).await
     }
 
     /// Hands leadership to a voter that is up to date. Returns when asked; watch the leadership for the outcome.
@@ -211,12 +273,19 @@ impl Node {
             _ = failed.wait_for(Option::is_some) => {}
         }
         self.health.fail(&Error::Closed);
-        self.transport.stop();
+        self.net.transport.stop();
         let _ = self.raft.shutdown().await;
         if let Err(e) = self.log.close() {
             tracing::debug!("closing the log: {e}");
         }
     }
+}
+
+/// Where a member listens.
+fn address(raft: &Raft<TypeConfig, StateMachine>, id: NodeId) -> Option<Peer> {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().get_node(&id).map(|node| super::types::to_peer(id, node))
 }
 
 type Written =
@@ -244,10 +313,14 @@ fn write_error(error: ClientWriteError<TypeConfig>) -> Error {
 impl Pending {
     /// The entry's place, once it is applied here.
     pub(crate) async fn wait(self) -> Result<LogId> {
-        match self.0.await {
+        match self.answer.await {
             Ok(Ok(response)) => Ok(from_raft(&response.log_id)),
             Ok(Err(e)) => Err(write_error(e)),
-            Err(_) => Err(Error::Unknown { cause: "the node stopped before it answered".into() }),
+            Err(_) => {
+                let why = self.health.check().err().map(|error| format!(": {error}"));
+                let cause = format!("the node stopped before it answered{}", why.unwrap_or_default());
+                Err(Error::Unknown { cause: cause.into() })
+            }
         }
     }
 }
@@ -294,43 +367,70 @@ fn config(options: &WalOptions) -> Result<Config> {
     config.validate().map_err(|e| Error::Options(e.to_string()))
 }
 
-/// Publishes who leads, and whether this node may act as leader: only after its own no-op of the term is applied.
-async fn watch_leadership(
+/// What is watched to tell who leads.
+struct Watched {
     id: NodeId,
     raft: Raft<TypeConfig, StateMachine>,
-    health: Arc<Health>,
-    progress: Arc<Progress>,
-    tx: watch::Sender<Leadership>,
-) {
+    /// A leader that no quorum has answered for this long is not one any more, whether it knows its successor or not.
+    quorum_within: Duration,
+}
+
+impl Watched {
+    /// Publishes who leads, and whether this node may act as leader: only after its own no-op of the term is applied, and
+    /// while a quorum answers.
+    async fn leadership(self, health: Arc<Health>, progress: Arc<Progress>, tx: watch::Sender<Leadership>) {
+        let mut server = self.raft.server_metrics();
+        let mut blank = progress.watch_blank();
+        loop {
+            let (now, alone) = {
+                let m = server.borrow_and_update();
+                let term = m.vote.leader_id.term;
+                let is_leader = m.state.is_leader() && m.current_leader == Some(self.id);
+                let alone = m.membership_config.membership().voter_ids().all(|voter| voter == self.id);
+                let led = is_leader && *blank.borrow_and_update() == term;
+                let ready = led && (alone || self.quorum_answers());
+                (Leadership { term, leader: m.current_leader, is_leader, ready }, alone)
+            };
+            tx.send_if_modified(|old| std::mem::replace(old, now) != now);
+            let look_again = now.is_leader && !alone;
+            tokio::select! {
+                biased;
+                changed = server.changed() => if changed.is_err() { break },
+                changed = blank.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep(self.quorum_within / 8), if look_again => {}
+            }
+        }
+        let cause = self.raft.metrics().borrow_watched().running_state.clone().err();
+        if let Some(fatal) = cause {
+            health.fail(&match fatal {
+                openraft::errors::Fatal::Stopped => Error::Closed,
+                other => Error::Failed { cause: other.to_string().into() },
+            });
+        }
+        tx.send_modify(|l| *l = Leadership { term: l.term, ..Leadership::default() });
+    }
+
+    fn quorum_answers(&self) -> bool {
+        let metrics = self.raft.data_metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked;
+        acked.is_some_and(|at| at.into_inner().elapsed() < self.quorum_within)
+    }
+}
+
+/// Tells the pace whether anyone else waits for what this node appends.
+async fn watch_members(id: NodeId, raft: Raft<TypeConfig, StateMachine>, pace: Arc<Pace>) {
     let mut server = raft.server_metrics();
-    let mut blank = progress.watch_blank();
     loop {
-        let now = {
-            let m = server.borrow_and_update();
-            let term = m.vote.leader_id.term;
-            let is_leader = m.state.is_leader() && m.current_leader == Some(id);
-            let ready = is_leader && *blank.borrow_and_update() == term;
-            Leadership { term, leader: m.current_leader, is_leader, ready }
-        };
-        tx.send_if_modified(|old| std::mem::replace(old, now) != now);
-        tokio::select! {
-            changed = server.changed() => if changed.is_err() { break },
-            changed = blank.changed() => if changed.is_err() { break },
+        let alone = server.borrow_and_update().membership_config.membership().nodes().all(|(member, _)| *member == id);
+        pace.alone(alone);
+        if server.changed().await.is_err() {
+            return;
         }
     }
-    let cause = raft.metrics().borrow_watched().running_state.clone().err();
-    if let Some(fatal) = cause {
-        health.fail(&match fatal {
-            openraft::errors::Fatal::Stopped => Error::Closed,
-            other => Error::Failed { cause: other.to_string().into() },
-        });
-    }
-    tx.send_modify(|l| *l = Leadership { term: l.term, ..Leadership::default() });
 }
 
 /// Drives openraft's own purge (rule 6): renew the snapshot pointer, then purge below it.
-async fn purge(raft: Raft<TypeConfig, StateMachine>, progress: Arc<Progress>) {
-    let mut asked = progress.watch_purge();
+async fn purge(raft: Raft<TypeConfig, StateMachine>, mut asked: watch::Receiver<u64>) {
     let mut data = raft.data_metrics();
     loop {
         if asked.changed().await.is_err() {

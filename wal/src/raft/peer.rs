@@ -17,10 +17,11 @@ use openraft::{
 use super::{
     machine::StateMachine,
     message::{Frame, Message},
+    read::Reads,
     types::{RaftSnapshot, RaftVote, TypeConfig, to_peer},
 };
 use crate::{
-    BoxFuture, NodeId,
+    BoxFuture, NodeId, Reports,
     transport::{Handler, Peer, Transport, TransportError},
 };
 
@@ -30,6 +31,30 @@ pub(crate) struct Network {
     pub(crate) cluster: u128,
     pub(crate) node: NodeId,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) reports: Arc<dyn Reports>,
+}
+
+impl Network {
+    /// One call to a peer, whatever it is about. Both sides' reports travel with it.
+    pub(crate) async fn ask(&self, peer: &Peer, message: Message, timeout: Duration) -> Result<Message, AskError> {
+        let frame = Frame { cluster: self.cluster, from: self.node, report: self.reports.report(), message };
+        let answer = self.transport.call(peer.clone(), frame.encode(), timeout).await?;
+        let frame = Frame::decode(answer).map_err(|e| AskError::Bad(format!("answer of node {}: {e}", peer.id)))?;
+        if frame.cluster != self.cluster || frame.from != peer.id {
+            return Err(AskError::Bad(format!("the answer is of node {}, not {}", frame.from, peer.id)));
+        }
+        self.reports.heard(frame.from, frame.report);
+        Ok(frame.message)
+    }
+}
+
+/// Why [`Network::ask`] got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("{0}")]
+    Bad(String),
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -60,19 +85,15 @@ impl Client {
         timeout: Duration,
         answer: impl FnOnce(Message) -> Option<T>,
     ) -> Rpc<T> {
-        let frame = Frame { cluster: self.net.cluster, from: self.net.node, report: Bytes::new(), message };
-        let bytes = self.net.transport.call(self.peer.clone(), frame.encode(), timeout).await.map_err(|e| match e {
-            TransportError::Unreachable(..) => RPCError::Unreachable(Unreachable::new(&e)),
-            TransportError::Timeout(..) => {
+        let bad = |what: String| RPCError::Network(NetworkError::new(&AnyError::error(what)));
+        let message = self.net.ask(&self.peer, message, timeout).await.map_err(|e| match e {
+            AskError::Transport(e @ TransportError::Unreachable(..)) => RPCError::Unreachable(Unreachable::new(&e)),
+            AskError::Transport(TransportError::Timeout(..)) => {
                 RPCError::Timeout(Timeout { action, id: self.net.node, target: self.peer.id, timeout })
             }
+            AskError::Bad(what) => bad(what),
         })?;
-        let bad = |what: String| RPCError::Network(NetworkError::new(&AnyError::error(what)));
-        let frame = Frame::decode(bytes).map_err(|e| bad(format!("answer of node {}: {e}", self.peer.id)))?;
-        if frame.cluster != self.net.cluster || frame.from != self.peer.id {
-            return Err(bad(format!("the answer is of node {}, not {}", frame.from, self.peer.id)));
-        }
-        answer(frame.message).ok_or_else(|| bad(format!("node {} gave an answer of another kind", self.peer.id)))
+        answer(message).ok_or_else(|| bad(format!("node {} gave an answer of another kind", self.peer.id)))
     }
 }
 
@@ -145,9 +166,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
 /// Answers the frames that reach this node.
 pub(crate) struct Answerer {
-    pub(crate) cluster: u128,
-    pub(crate) node: NodeId,
+    pub(crate) net: Network,
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
+    pub(crate) reads: Reads,
 }
 
 impl Answerer {
@@ -158,10 +179,12 @@ impl Answerer {
             Message::PreVote(m) => Message::VoteAnswer(self.raft.pre_vote(m).await.ok()?),
             Message::Snapshot(vote, s) => Message::SnapshotAnswer(self.raft.install_full_snapshot(vote, s).await.ok()?),
             Message::Transfer(m) => Message::TransferAnswer(self.raft.handle_transfer_leader(m).await.ok()?),
+            Message::ReadIndex => Message::ReadIndexAnswer(self.reads.lead().await),
             Message::AppendAnswer(_)
             | Message::VoteAnswer(_)
             | Message::SnapshotAnswer(_)
-            | Message::TransferAnswer(_) => return None,
+            | Message::TransferAnswer(_)
+            | Message::ReadIndexAnswer(_) => return None,
         })
     }
 }
@@ -170,7 +193,7 @@ impl Handler for Answerer {
     fn handle(&self, frame: Bytes) -> BoxFuture<'_, Option<Bytes>> {
         Box::pin(async move {
             let frame = match Frame::decode(frame) {
-                Ok(frame) if frame.cluster == self.cluster => frame,
+                Ok(frame) if frame.cluster == self.net.cluster => frame,
                 Ok(frame) => {
                     tracing::warn!(from = frame.from, "a frame of another cluster was dropped");
                     return None;
@@ -180,8 +203,10 @@ impl Handler for Answerer {
                     return None;
                 }
             };
+            self.net.reports.heard(frame.from, frame.report);
             let message = self.answer(frame.message).await?;
-            Some(Frame { cluster: self.cluster, from: self.node, report: Bytes::new(), message }.encode())
+            let report = self.net.reports.report();
+            Some(Frame { cluster: self.net.cluster, from: self.net.node, report, message }.encode())
         })
     }
 }

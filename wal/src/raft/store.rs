@@ -14,9 +14,10 @@ use super::{
     codec::{decode_vote, encode_vote},
     health::Health,
     membership,
+    pace::Pace,
     types::{Data, RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft},
 };
-use crate::{Error, Log, LogEntry};
+use crate::{Entry, Error, Log, LogEntry, Payload};
 
 /// Bytes of payload read at a time, for apply and for replication.
 const READ_BYTES: usize = 4 << 20;
@@ -31,11 +32,12 @@ const MEMBERSHIP: u8 = 2;
 pub(crate) struct Store {
     log: Log,
     health: Arc<Health>,
+    pace: Arc<Pace>,
 }
 
 impl Store {
-    pub(crate) fn new(log: Log, health: Arc<Health>) -> Self {
-        Self { log, health }
+    pub(crate) fn new(log: Log, health: Arc<Health>, pace: Arc<Pace>) -> Self {
+        Self { log, health, pace }
     }
 
     fn fail(&self, error: &Error) -> io::Error {
@@ -81,16 +83,31 @@ fn to_log(entry: RaftEntry) -> LogEntry {
 
 /// An entry of the log as openraft's. The record's checksum held, so a bad kind or membership is a bug or a newer release.
 fn from_log(entry: LogEntry) -> Result<RaftEntry, Error> {
-    let corrupt = |what: String| Error::Corrupt { file: format!("log entry {}", entry.id.index), offset: 0, what };
-    let payload = match entry.kind {
-        BLANK => EntryPayload::Blank,
-        NORMAL => EntryPayload::Normal(Data(entry.payload)),
-        MEMBERSHIP => EntryPayload::Membership(
-            membership::decode(entry.payload.clone()).map_err(|e| corrupt(format!("membership: {e}")))?,
-        ),
-        other => return Err(corrupt(format!("entry kind {other} is not known to this release"))),
+    let Entry { id, payload } = to_entry(entry)?;
+    let payload = match payload {
+        Payload::Blank => EntryPayload::Blank,
+        Payload::Normal(bytes) => EntryPayload::Normal(Data(bytes)),
+        Payload::Membership(bytes) => {
+            let decoded = membership::decode(bytes).map_err(|e| corrupt(id.index, format!("membership: {e}")));
+            EntryPayload::Membership(decoded?)
+        }
     };
-    Ok(RaftEntry::new(to_raft(entry.id), payload))
+    Ok(RaftEntry::new(to_raft(id), payload))
+}
+
+/// A committed entry as the machine sees it.
+pub(crate) fn to_entry(entry: LogEntry) -> Result<Entry, Error> {
+    let payload = match entry.kind {
+        BLANK => Payload::Blank,
+        NORMAL => Payload::Normal(entry.payload),
+        MEMBERSHIP => Payload::Membership(entry.payload),
+        other => return Err(corrupt(entry.id.index, format!("entry kind {other} is not known to this release"))),
+    };
+    Ok(Entry { id: entry.id, payload })
+}
+
+fn corrupt(index: u64, what: String) -> Error {
+    Error::Corrupt { file: format!("log entry {index}"), offset: 0, what }
 }
 
 /// openraft's range, as our indexes, cut to what the log holds.
@@ -206,7 +223,12 @@ impl RaftLogStorage<TypeConfig> for Store {
     {
         let entries = entries.into_iter().map(to_log).collect();
         let health = self.health.clone();
-        self.log.append(entries, move |result| callback.io_completed(result.map_err(|e| fail(&health, &e))));
+        let done = move |result: Result<(), Error>| callback.io_completed(result.map_err(|e| fail(&health, &e)));
+        if self.pace.is_calm() {
+            self.log.append_here(entries, done);
+        } else {
+            self.log.append(entries, done);
+        }
         Ok(())
     }
 

@@ -92,7 +92,7 @@ impl StoreBuilder<TypeConfig, Store, StateMachine, Guard> for Builder {
         };
         let (log, _) = Log::open(disk, options).unwrap();
         let health = Arc::new(Health::new());
-        let store = Store::new(log.clone(), health.clone());
+        let store = Store::new(log.clone(), health.clone(), Arc::new(super::pace::Pace::new(Arc::default(), true)));
         let machine = SuiteMachine { bucket: self.bucket.clone(), state: State::default() };
         let mut machine = StateMachine::new(Box::new(machine), health, Arc::new(Progress::new())).unwrap();
         machine.strict = false;

@@ -63,19 +63,21 @@ pub(crate) type RaftSnapshot = openraft::Snapshot<CommittedLeaderId, NodeId, Bas
 /// Where openraft answers a proposal: straight to the waiting caller, and releases what the proposal held.
 pub(crate) struct Reply<T> {
     tx: oneshot::Sender<T>,
-    _share: Share,
+    share: Share,
 }
 
 impl<T> Reply<T> {
     /// A reply and its receiver; `share` is given back once the proposal has its answer (or is forgotten).
     pub(crate) fn new(share: Share) -> (Self, oneshot::Receiver<T>) {
         let (tx, rx) = oneshot::channel();
-        (Self { tx, _share: share }, rx)
+        (Self { tx, share }, rx)
     }
 }
 
 impl<T: Send + 'static> Responder<TypeConfig, T> for Reply<T> {
     fn on_complete(self, result: T) {
+        // Before the answer, or the caller's next proposal would count beside this one.
+        drop(self.share);
         // The caller may have gone away; the entry is in force all the same.
         let _ = self.tx.send(result);
     }

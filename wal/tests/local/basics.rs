@@ -1,9 +1,15 @@
 //! What the log promises when nothing fails.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, mpsc},
+};
 
 use bytes::Bytes;
-use holdfast_wal::{DirLock, Error, Log, LogOptions, disk::sim::SimDisk};
+use holdfast_wal::{
+    DirLock, Error, Log, LogOptions,
+    disk::{Choice, sim::SimDisk},
+};
 
 use crate::support::*;
 
@@ -43,6 +49,100 @@ fn entries_are_readable_before_they_are_durable() {
     }
     assert_eq!(*answered.lock().unwrap(), [(1, true), (2, true), (3, true)], "one write answers all, in order");
     assert!(disk.io_count() - before <= 2 + 4 * 3, "a preamble and a group, beside preparation");
+}
+
+#[test]
+fn an_idle_log_is_written_by_the_caller_before_the_call_returns() {
+    for choice in [Choice::Auto, Choice::Pwrite] {
+        let bench = Bench::real(choice);
+        let (log, _) = bench.open(small());
+        // The first opens a segment, which may have to wait for the preparer.
+        append(&log, vec![entry(1, 1, 100)]).unwrap();
+        let caller = std::thread::current().id();
+        // The log's thread may still be on its way to sleep after the call before.
+        let written_here = (2..=200).find(|index| {
+            let (tx, rx) = mpsc::channel();
+            log.append_here(vec![entry(1, *index, 100)], move |result| {
+                tx.send(result.map(|()| std::thread::current().id())).unwrap();
+            });
+            let here = rx.try_recv().is_ok_and(|by| by.unwrap() == caller);
+            if !here {
+                let _ = rx.recv(); // answered by the log's thread, now or before `try_recv`
+            }
+            here
+        });
+        let last = written_here.expect("one of 199 calls finds the log idle");
+        assert_eq!(log.read(last..last + 1, 1).unwrap(), [entry(1, last, 100)]);
+    }
+}
+
+#[test]
+fn answers_come_in_order_whoever_writes() {
+    for bench in Bench::all() {
+        let (log, _) = bench.open(small());
+        let (next, answered) = (Mutex::new(1), Arc::new(Mutex::new(Vec::new())));
+        let call = |here: bool| {
+            // Held over the call, so that calls are ordered like indexes; an answer given meanwhile does not need it.
+            let mut next = next.lock().unwrap();
+            let (index, answered) = (*next, answered.clone());
+            let done = move |result: Result<(), Error>| answered.lock().unwrap().push(result.map(|()| index).unwrap());
+            match here {
+                true => log.append_here(vec![entry(1, index, 300)], done),
+                false => log.append(vec![entry(1, index, 300)], done),
+            }
+            *next += 1;
+        };
+        std::thread::scope(|scope| {
+            for caller in 0..3 {
+                let call = &call;
+                scope.spawn(move || (0..100).for_each(|n| call((n + caller) % 3 != 0)));
+            }
+        });
+        log.close().unwrap();
+        drop(log);
+        assert_eq!(*answered.lock().unwrap(), (1..=300).collect::<Vec<_>>());
+        assert_eq!(bench.open(small()).1.last, Some(id(1, 300)));
+    }
+}
+
+#[test]
+fn an_answer_may_append_on_the_thread_that_gives_it() {
+    for bench in Bench::all() {
+        let (log, _) = bench.open(small());
+        let (tx, rx) = mpsc::channel();
+        let again = log.clone();
+        log.append_here(vec![entry(1, 1, 100)], move |first| {
+            first.unwrap();
+            again.append_here(vec![entry(1, 2, 100)], move |second| tx.send(second).unwrap());
+        });
+        rx.recv().unwrap().unwrap();
+        assert_eq!(all(&log).len(), 2);
+    }
+}
+
+#[test]
+fn a_panic_on_the_callers_thread_ends_the_log_and_answers_all() {
+    let bench = Bench::real(Choice::Auto);
+    let (log, _) = bench.open(small());
+    append(&log, vec![entry(1, 1, 100)]).unwrap();
+    let mut next = 2;
+    // Until it is the caller that writes: the log's thread may still be on its way to sleep.
+    while log.ended().is_none() {
+        let (log, caller) = (log.clone(), std::thread::current().id());
+        let call = AssertUnwindSafe(move || {
+            let (tx, rx) = mpsc::channel();
+            log.append_here(vec![entry(1, next, 100)], move |result| {
+                assert_ne!(std::thread::current().id(), caller, "a panic in a callback, as this test wants it");
+                tx.send(result).unwrap();
+            });
+            rx.recv().unwrap().unwrap();
+        });
+        let _ = std::panic::catch_unwind(call);
+        next += 1;
+    }
+    let refused = append(&log, vec![entry(1, next, 100)]).unwrap_err().to_string();
+    assert!(refused.contains("worker is gone"), "{refused}");
+    assert!(matches!(log.close(), Err(Error::Failed { .. })));
 }
 
 #[test]

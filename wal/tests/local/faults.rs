@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use holdfast_wal::{
-    Error, Log,
+    Error, Log, LogEntry,
     disk::{
-        Disk,
+        Choice, Disk,
         faulty::{Fault, FaultyDisk},
     },
 };
 
 use crate::support::*;
 
+/// On which thread a write runs: the log's, or the caller's.
+type Append = fn(&Log, Vec<LogEntry>) -> Result<(), Error>;
+
 /// Appends, cuts, purges and reads on a log that may fail at any point. Answers what was acknowledged and the first error.
-fn work(log: &Log) -> (u64, Option<Error>) {
+fn work(log: &Log, append: Append) -> (u64, Option<Error>) {
     let mut acknowledged = 0;
     for index in 1..=24 {
         if let Err(error) = append(log, vec![entry(1, index, 9000)]) {
@@ -29,7 +32,7 @@ fn work(log: &Log) -> (u64, Option<Error>) {
 }
 
 /// Lets I/O after I/O fail, each in the way that `fault` names, until a run gets by without.
-fn sweep(bench: impl Fn() -> Bench, fault: impl Fn(u64) -> Fault) {
+fn sweep(append: Append, bench: impl Fn() -> Bench, fault: impl Fn(u64) -> Fault) {
     let mut failures = 0;
     for at in 1.. {
         let fault = fault(at);
@@ -41,7 +44,7 @@ fn sweep(bench: impl Fn() -> Bench, fault: impl Fn(u64) -> Fault) {
         match Log::open(disk, small()) {
             Err(refused) => (acknowledged, error) = (0, Some(refused)),
             Ok((log, _)) => {
-                (acknowledged, error) = work(&log);
+                (acknowledged, error) = work(&log, append);
                 if let Some(Error::Failed { cause }) = &error {
                     assert!(!cause.is_empty());
                     let again = append(&log, vec![entry(1, acknowledged + 1, 10)]).unwrap_err();
@@ -85,17 +88,22 @@ fn one_of(at: u64) -> Fault {
 fn simulated() {
     [Fault::Error, Fault::ErrorAfter, Fault::Full, Fault::Short]
         .into_iter()
-        .for_each(|fault| sweep(Bench::sim, |_| fault));
+        .for_each(|fault| sweep(append, Bench::sim, |_| fault));
 }
 
 #[test]
 fn pwrite() {
-    sweep(|| Bench::real(holdfast_wal::disk::Choice::Pwrite), one_of);
+    sweep(append, || Bench::real(Choice::Pwrite), one_of);
 }
 
 #[test]
 fn uring() {
-    sweep(|| Bench::real(holdfast_wal::disk::Choice::Uring), one_of);
+    sweep(append, || Bench::real(Choice::Uring), one_of);
+}
+
+#[test]
+fn on_the_callers_thread() {
+    sweep(append_here, || Bench::real(Choice::Auto), one_of);
 }
 
 #[test]

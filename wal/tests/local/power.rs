@@ -87,7 +87,10 @@ impl Life {
                 let len = if random.random_range(0..4) == 0 { 9000 } else { 200 };
                 let batch = entries(self.term, next..next + batch, len);
                 self.log.save_committed(Some(batch[0].id));
-                self.log.append(batch.clone(), done(batch.len()));
+                match random.random() {
+                    true => self.log.append(batch.clone(), done(batch.len())),
+                    false => self.log.append_here(batch.clone(), done(batch.len())),
+                }
                 for entry in batch {
                     after.entries.push(entry);
                     self.states.push(after.clone());

@@ -17,6 +17,7 @@ pub const CLUSTER: u128 = 0x5eed_c0de;
 /// Segments so small that a test sees many of them.
 pub fn small() -> LogOptions {
     LogOptions {
+        was_used: false,
         cluster: CLUSTER,
         segment_bytes: 128 << 10,
         max_bytes: 2 << 20,
@@ -86,6 +87,10 @@ pub fn wait(call: impl FnOnce(Box<dyn FnOnce(Result<(), Error>) + Send>)) -> Res
 
 pub fn append(log: &Log, entries: Vec<LogEntry>) -> Result<(), Error> {
     wait(|done| log.append(entries, done))
+}
+
+pub fn append_here(log: &Log, entries: Vec<LogEntry>) -> Result<(), Error> {
+    wait(|done| log.append_here(entries, done))
 }
 
 /// Everything the log holds.

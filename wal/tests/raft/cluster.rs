@@ -123,8 +123,19 @@ async fn a_leader_that_is_cut_off_commits_nothing() {
     };
     new.wal.propose(payload(2)).await.unwrap();
     assert_eq!(old.view.payloads(), [payload(0)], "applied without a quorum");
+    // It does not know its successor, but that no quorum answers: it neither acts as leader nor answers reads.
+    let mut known = old.wal.leadership();
+    assert!(!known.wait_for(|l| !l.ready).await.unwrap().ready);
+    assert!(old.wal.confirm_lead().await.is_err());
+    let read = old.wal.read_index().await;
+    assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
     cluster.net.isolate(old.id, cluster.others(old.id), false);
     assert_eq!(cluster.converged().await, [payload(0), payload(2)]);
+    // It reads what the new leader confirms, and is told that it does not lead itself.
+    old.wal.read_index().await.unwrap();
+    let confirmed = old.wal.confirm_lead().await;
+    assert!(matches!(confirmed, Err(Error::NotLeader { leader: Some(l) }) if l == new.id), "{confirmed:?}");
+    new.wal.confirm_lead().await.unwrap();
     let lost = lost.await.unwrap();
     assert!(matches!(lost, Err(Error::Unknown { .. })), "{lost:?}");
 }
@@ -166,4 +177,44 @@ async fn leadership_can_be_handed_over() {
     heir.wal.propose(payload(1)).await.unwrap();
     heir.wal.read_index().await.unwrap();
     assert_eq!(cluster.converged().await, [payload(0), payload(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_reads_what_was_acknowledged_before() {
+    let cluster = Cluster::new(5).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.members.iter().find(|m| m.id != leader.id).unwrap();
+    for n in 0..20 {
+        let written = leader.wal.propose(payload(n)).await.unwrap();
+        let reads = futures::future::try_join_all((0..10).map(|_| follower.wal.read_index())).await.unwrap();
+        assert!(reads.iter().all(|read| *read >= written), "{reads:?} after {written:?}");
+        assert_eq!(follower.view.payloads(), (0..=n).map(payload).collect::<Vec<_>>());
+    }
+    // Cut off from the leader it finds none, rather than answering what it has.
+    cluster.net.isolate(follower.id, cluster.others(follower.id), true);
+    leader.wal.propose(payload(20)).await.unwrap();
+    let read = follower.wal.read_index().await;
+    assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
+    cluster.net.isolate(follower.id, cluster.others(follower.id), false);
+    follower.wal.read_index().await.unwrap();
+    assert_eq!(follower.view.payloads().len(), 21);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_report_move_and_leave() {
+    let mut cluster = Cluster::new(6).await;
+    cluster.start(4, SimDisk::new(98), None, None).await;
+    let leader = cluster.leader().await;
+    leader.wal.add_learner(Peer { id: 4, addr: "nowhere".into() }).await.unwrap();
+    leader.wal.move_member(Peer { id: 4, addr: "node4".into() }).await.unwrap();
+    leader.wal.propose(payload(0)).await.unwrap();
+    assert_eq!(cluster.converged().await, [payload(0)]);
+    let last = leader.wal.status().last;
+    while leader.wal.status().replication.iter().any(|of| of.matched != last || of.heard_ago.is_none()) {
+        tokio::time::sleep(Duration::from_millis(50)).await; // simulated
+    }
+    assert_eq!(leader.wal.status().replication.len(), 3);
+    leader.wal.remove_learner(4).await.unwrap();
+    let members: Vec<_> = leader.wal.status().members.into_iter().map(|(peer, _)| peer.id).collect();
+    assert_eq!(members, [1, 2, 3]);
 }

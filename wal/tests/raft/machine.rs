@@ -62,6 +62,10 @@ impl View {
         self.0.state.lock().items.iter().map(|(_, b)| b.clone()).collect()
     }
 
+    pub fn membership(&self) -> Bytes {
+        self.0.state.lock().membership.clone().unwrap().1
+    }
+
     /// Makes the apply of this index fail.
     pub fn fail_at(&self, index: u64) {
         self.0.fail_at.store(index, Ordering::Release);
@@ -99,7 +103,8 @@ impl Recorder {
             gone: watch::Sender::new(false),
         });
         let view = View(shared.clone());
-        (Self { bucket: bucket.clone(), shared, purge_to: 0 }, view)
+        let purge_to = shared.manifest.lock().as_ref().map_or(0, |(last, _)| last.index);
+        (Self { bucket: bucket.clone(), shared, purge_to }, view)
     }
 
     /// A machine that starts from a state given by hand.

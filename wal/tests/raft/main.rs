@@ -6,3 +6,5 @@ mod faults;
 mod machine;
 mod restart;
 mod single;
+mod tcp;
+mod tls;

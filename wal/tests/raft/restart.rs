@@ -36,6 +36,26 @@ async fn dropped_without_close_all_is_applied_again() {
 }
 
 #[tokio::test]
+async fn a_purge_that_a_crash_forgot_is_asked_for_while_the_log_is_replayed() {
+    let shared: Arc<dyn Disk> = Arc::new(SimDisk::new(3));
+    let bucket = Bucket::default();
+    let (machine, view) = Recorder::new(&bucket, None);
+    let wal = open_ready(options(), shared.clone(), machine).await;
+    for n in 0..20 {
+        wal.propose(payload(n)).await.unwrap();
+    }
+    wal.close().await;
+    // The manifest holds half of it, and the log knows nothing of that.
+    let items = view.items()[..10].to_vec();
+    let half = items[9].0;
+    let membership = Some((Some(LogId { term: 0, index: 1 }), view.membership()));
+    let (machine, again) = Recorder::with_state(&bucket, State { items, last: Some(half), membership });
+    let wal = open_ready(options(), shared, machine).await;
+    assert_eq!(again.payloads(), (0..20).map(payload).collect::<Vec<_>>());
+    until("the log forgets", || wal.status().purged == Some(half)).await;
+}
+
+#[tokio::test]
 async fn a_checkpoint_lets_the_log_forget_and_a_restart_begins_there() {
     let disk = SimDisk::new(2);
     let bucket = Bucket::default();
@@ -51,6 +71,16 @@ async fn a_checkpoint_lets_the_log_forget_and_a_restart_begins_there() {
     }
     until("the log forgets", || wal.status().purged == Some(checkpoint)).await;
     assert_eq!(wal.status().first.unwrap().index, checkpoint.index + 1);
+    // What is left can be read back, in pieces; what is forgotten says so.
+    let applied = wal.status().applied;
+    let mut read = Vec::new();
+    while let Some(next) = Some(read.len() as u64 + checkpoint.index + 1).filter(|next| *next <= applied) {
+        read.extend(wal.read_applied(next, 1).unwrap());
+    }
+    assert_eq!(read.last().map(|entry| entry.id.index), Some(applied));
+    assert_eq!(read, wal.read_applied(checkpoint.index + 1, usize::MAX).unwrap());
+    assert!(wal.read_applied(applied + 1, 1).unwrap().is_empty());
+    assert!(matches!(wal.read_applied(checkpoint.index, 1), Err(Error::Purged { .. })));
     wal.close().await;
     let (machine, again) = Recorder::new(&bucket, view.manifest());
     assert_eq!(again.items().len(), 20);

@@ -17,7 +17,7 @@ pub async fn run(name: &ObjectName, actions: &[AlterAction], state: &State) -> R
     let (database, table) = resolve(name, state)?;
     refuse(actions)?;
     // Unknown tables are an error even for an ALTER without effect.
-    state.shared.catalog.settled_state().await.table(&database, &table)?;
+    state.shared.catalog.settled_state().await?.table(&database, &table)?;
     for action in actions {
         one(&database, &table, action, state).await?;
     }
@@ -53,7 +53,7 @@ async fn one(database: &str, name: &str, action: &AlterAction, state: &State) ->
     let settings = state.settings();
     match action {
         AlterAction::AddIndex(def) => {
-            let known = state.shared.catalog.settled_state().await;
+            let known = state.shared.catalog.settled_state().await?;
             let table = known.table(database, name)?;
             if index::is_building(table) {
                 return Err(unsupported("two index builds of one table at a time"));
@@ -66,8 +66,9 @@ async fn one(database: &str, name: &str, action: &AlterAction, state: &State) ->
             Err(unsupported("ALTER TABLE ... DROP PRIMARY KEY"))
         }
         AlterAction::DropIndex(index) => {
-            let known = state.shared.catalog.settled_state().await;
+            let known = state.shared.catalog.settled_state().await?;
             check_auto_keeps_key(known.table(database, name)?, index)?;
+            state.shared.catalog.clean_up().await?;
             index::remove(&state.shared.catalog, database, name, index, settings.metadata_wait).await
         }
         AlterAction::AddColumn { column, indexes, .. } => {

@@ -96,6 +96,10 @@ async fn publish(catalog: &Catalog, database: &str, name: &str, index: &str, wai
     let put = |s: &crate::catalog::State| {
         let table = s.table(database, name)?;
         let columns = table.columns.clone();
+        if !table.indexes.iter().any(|i| i.name == index) {
+            // A change of leader in between has undone it.
+            return Err(errmap::error(1412, "Table definition has changed, please retry transaction"));
+        }
         let next = catalog.altered(table, |t| {
             for i in t.table.indexes.iter_mut().filter(|i| i.name == index) {
                 i.building = false;
@@ -109,7 +113,7 @@ async fn publish(catalog: &Catalog, database: &str, name: &str, index: &str, wai
 
 /// Removes an index and all its entries.
 pub async fn remove(catalog: &Catalog, database: &str, name: &str, index: &str, wait: Duration) -> Result<()> {
-    let txn = catalog.begin_change(&[metadata_key(database, name)], wait).await?;
+    let txn = catalog.begin_cleaned(&[metadata_key(database, name)], wait).await?;
     let put = |s: &crate::catalog::State| {
         let table = s.table(database, name)?;
         let Some(found) = table.indexes.iter().find(|i| i.name.eq_ignore_ascii_case(index)) else {

@@ -133,7 +133,7 @@ pub fn rows(table: VirtualTable, state: &State) -> Result<Vec<Vec<Value>>, SqlEr
                     p.database.map_or(Value::Null, Value::str),
                     p.command.into(),
                     Value::Int(p.seconds.min(i32::MAX as u64) as i64),
-                    p.state.into(),
+                    Value::str(p.state),
                     p.info.map_or(Value::Null, Value::str),
                 ]);
             }

@@ -1,4 +1,4 @@
-//! SHOW STATUS: the session's TLS, the server's connections and uptime, and every counter of the engine.
+//! SHOW STATUS: the session's TLS, the server's connections, those that other nodes have a part in, its uptime, and every counter of the engine.
 
 use super::Table;
 use crate::{session::state::State, sql::value::Value};
@@ -7,8 +7,11 @@ use crate::{session::state::State, sql::value::Value};
 pub fn status(_global: bool, state: &State) -> Table {
     let shared = &state.shared;
     let (connections, running) = shared.processes.counts();
+    let (forwarded, hosted) = shared.processes.forwarded();
     let tls = state.login.tls.clone().unwrap_or_default();
     let mut rows: Vec<(String, String)> = vec![
+        ("Holdfast_sessions_forwarded".into(), forwarded.to_string()),
+        ("Holdfast_sessions_hosted".into(), hosted.to_string()),
         ("Max_connections".into(), shared.processes.max_connections().to_string()),
         ("Ssl_cipher".into(), tls.0),
         ("Ssl_version".into(), tls.1),

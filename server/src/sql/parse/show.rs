@@ -102,6 +102,10 @@ impl Parser<'_> {
                 let rest = self.any_word()?;
                 if rest == "STATUS" { ShowKind::ReplicaStatus } else { ShowKind::Other(format!("{word} {rest}")) }
             }
+            "TRANSACTION" => {
+                self.expect("OUTCOME")?;
+                ShowKind::TransactionOutcome(self.text()?)
+            }
             "PROFILES" | "PROFILE" => ShowKind::Profiles,
             "BINLOG" | "RELAYLOG" | "REPLICAS" | "PARSE_TREE" => {
                 self.skip_statement();

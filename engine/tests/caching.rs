@@ -1,0 +1,133 @@
+//! The page cache under a database: records expire on the database's clock, over restarts too.
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use holdfast::{Batch, Db, Durability, Options, clock::Clock};
+
+/// Started with the process, as the machine's monotonic clock is; the wall clock runs beside it.
+struct SetClock {
+    since_start: AtomicU64,
+    started_at: u64,
+}
+
+impl SetClock {
+    fn started_at(seconds: u64) -> Arc<Self> {
+        Arc::new(Self { since_start: AtomicU64::new(0), started_at: seconds })
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.since_start.fetch_add(seconds, SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.since_start.load(SeqCst))
+    }
+
+    fn unix_millis(&self) -> u64 {
+        (self.started_at + self.since_start.load(SeqCst)) * 1000
+    }
+}
+
+async fn open(folder: &Path, clock: &Arc<SetClock>) -> Db {
+    let mut options = Options::default();
+    options.nvme_cache = Some(16 << 20);
+    options.cache_ttl = Some(Duration::from_secs(60));
+    options.clock = Some(clock.clone());
+    Db::open(&format!("file://{}", folder.join("bucket").display()), options).await.unwrap()
+}
+
+/// Pages fetched from the bucket while one row is read.
+async fn fetches(db: &Db) -> u64 {
+    let before = db.stats().cache.fetches;
+    let keyspace = db.keyspace("k").await.unwrap();
+    assert_eq!(db.get(&keyspace, b"key").await.unwrap().as_deref(), Some(&b"value"[..]));
+    db.stats().cache.fetches - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_expire_on_the_clock_of_the_database_and_nvme_keeps_their_deadline_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = SetClock::started_at(1_000_000);
+    let db = open(folder.path(), &clock).await;
+    let keyspace = db.keyspace("k").await.unwrap();
+    db.put(&keyspace, "key", "value").await.unwrap();
+    db.checkpoint().await.unwrap();
+    clock.advance(30);
+    assert_eq!(fetches(&db).await, 0, "the flush put the page into the cache");
+    clock.advance(31);
+    assert_eq!(fetches(&db).await, 1, "it expired in RAM and on NVMe");
+    assert_eq!(fetches(&db).await, 0);
+    db.close().await.unwrap();
+    drop(db);
+
+    // Another process: its monotonic clock starts again, 40 s later.
+    let clock = SetClock::started_at(1_000_101);
+    let db = open(folder.path(), &clock).await;
+    assert_eq!(fetches(&db).await, 0, "NVMe still has it");
+    clock.advance(20);
+    assert_eq!(fetches(&db).await, 1, "60 s after it was fetched it is gone");
+    db.close().await.unwrap();
+}
+
+/// The value of a figure of the database.
+fn figure(db: &Db, name: &str) -> u64 {
+    db.stats().counters.iter().find(|(of, _)| *of == name).unwrap().1
+}
+
+/// Pages that were read often die in each compaction. What replaces them must be in RAM in their stead, although nobody
+/// has read it yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_readers_want_stay_in_ram_through_flushes_and_compactions() {
+    const ROWS: u64 = 2000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.memory_cache = Some(6 << 20);
+    let db = Db::open(&format!("file://{}", folder.path().join("bucket").display()), options).await.unwrap();
+    let keyspace = db.keyspace("k").await.unwrap();
+    let key = |row: u64| row.to_be_bytes().to_vec();
+    let mut fetched = Vec::new();
+    for round in 0..8u8 {
+        for rows in (0..ROWS).collect::<Vec<_>>().chunks(100) {
+            let mut batch = Batch::new();
+            rows.iter().for_each(|row| batch.put(&keyspace, key(*row), vec![round; 1000]));
+            db.write(batch, Durability::Quorum).await.unwrap();
+        }
+        db.checkpoint().await.unwrap();
+        // Well before the grace of the dead objects ends, only what is alive is in RAM.
+        let settled = async {
+            while figure(&db, "tree_runs") > 1 || db.stats().cache.ram_bytes > 3 << 20 {
+                db.collect_garbage(false).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), settled).await.unwrap();
+        let before = db.stats().cache.fetches;
+        for _ in 0..20 {
+            for row in 0..ROWS {
+                assert_eq!(db.get(&keyspace, &key(row)).await.unwrap().unwrap()[..], [round; 1000]);
+            }
+        }
+        fetched.push(db.stats().cache.fetches - before);
+    }
+    // 2 MiB of pages are alive, some 130 of them; RAM has room for three times that.
+    assert!(fetched.iter().skip(1).all(|pages| *pages < 20), "pages fetched per round: {fetched:?}");
+    db.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ttl_of_nothing_is_refused() {
+    let mut options = Options::default();
+    options.cache_ttl = Some(Duration::ZERO);
+    let error = Db::open("memory:///", options).await.err().unwrap().to_string();
+    assert!(error.contains("cache_ttl"), "{error}");
+}
