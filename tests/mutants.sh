@@ -1,28 +1,37 @@
 #!/usr/bin/env bash
-# Puts real bugs into the log, one at a time (tests/simulation/mutants/*.patch), and wants the simulation to catch each.
+# Puts real bugs into the code, one at a time (tests/mutants/*.patch), and wants the tests to catch each: those that take one of
+# ARCHITECTURE.md's rules out name the test in a line "Test: <arguments of cargo test>"; the others are for the simulation.
 # Not in CI: every mutant is a build. Arguments name mutants; without any, all are tried. HOLDFAST_SIM_SEEDS: how many seeds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target="${CARGO_TARGET_DIR:-$PWD/target}"
 tree="$target/mutants"
-seeds="${HOLDFAST_SIM_SEEDS:-100}"
+export HOLDFAST_SIM_SEEDS="${HOLDFAST_SIM_SEEDS:-100}"
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=($(basename -s .patch tests/simulation/mutants/*.patch))
+[ ${#names[@]} -gt 0 ] || names=($(basename -s .patch tests/mutants/*.patch))
 git worktree remove --force "$tree" 2>/dev/null || true
 git worktree add --detach --quiet "$tree" HEAD
 trap 'git worktree remove --force "$tree"' EXIT
 missed=()
 for name in "${names[@]}"; do
+  patch="$PWD/tests/mutants/$name.patch"
   git -C "$tree" checkout --quiet -- .
-  git -C "$tree" apply "$PWD/tests/simulation/mutants/$name.patch"
-  (cd "$tree" && CARGO_TARGET_DIR="$target" cargo test --workspace --test simulation --no-run --quiet)
-  out="$target/mutants-$name.txt"
-  if (cd "$tree" && HOLDFAST_SIM_SEEDS="$seeds" CARGO_TARGET_DIR="$target" \
-      cargo test --workspace --test simulation -- seeds --exact --nocapture) >"$out" 2>&1; then
-    missed+=("$name")
-    echo "$name: not caught by $seeds seeds"
+  git -C "$tree" apply "$patch"
+  read -ra test <<<"$(sed -n 's/^Test: //p' "$patch")"
+  if [ ${#test[@]} -eq 0 ]; then
+    build=(--workspace --test simulation) test=("${build[@]}" -- seeds --exact --nocapture)
   else
-    echo "$name: caught by $(grep -c '^violation: ' "$out" || true) of $seeds seeds, first: $(grep -m1 '^violation: ' "$out" || tail -1 "$out")"
+    build=("${test[@]}")
+  fi
+  (cd "$tree" && CARGO_TARGET_DIR="$target" cargo test --no-run --quiet "${build[@]}")
+  out="$target/mutants-$name.txt"
+  if (cd "$tree" && CARGO_TARGET_DIR="$target" timeout 600 cargo test "${test[@]}") >"$out" 2>&1; then
+    missed+=("$name")
+    echo "$name: NOT CAUGHT by ${test[*]}"
+  elif grep -q '^violation: ' "$out"; then
+    echo "$name: caught by $(grep -c '^violation: ' "$out") of $HOLDFAST_SIM_SEEDS seeds, first: $(grep -m1 '^violation: ' "$out")"
+  else
+    echo "$name: caught by $(grep -E '^test .* FAILED$' "$out" | head -3 | sed 's/^test //; s/ \.\.\. FAILED//' | paste -sd' ' || true)"
   fi
 done
 [ ${#missed[@]} -eq 0 ]

@@ -19,6 +19,8 @@ use crate::{
 const TURNS: u64 = 4096;
 /// Rows that the final check reads at once.
 const FINAL_SCAN: usize = 1000;
+/// How often the final check tries again, all its scans together.
+const FINAL_SCAN_ATTEMPTS: u32 = 20;
 
 /// Knows what may be read.
 pub(crate) struct Checker {
@@ -130,12 +132,18 @@ impl Checker {
     /// Reads all rows in key order, with nobody writing: each of rows 0..`rows` must be there once, at a version that was
     /// acknowledged last or begun later.
     pub(crate) async fn verify_all(&self, session: &mut Session, rows: u64) -> Result<u64, Error> {
-        let (mut start, mut count) = (0u64, 0u64);
+        let (mut start, mut count, mut failures) = (0u64, 0u64, 0);
         loop {
-            let batch = session.scan(start, FINAL_SCAN).await.map_err(|failure| match failure {
-                Failure::Fatal(error) => error,
-                Failure::Again => Error::Wrong("a scan met a conflict, with nobody writing".into()),
-            })?;
+            let batch = match session.scan(start, FINAL_SCAN).await {
+                Ok(batch) => batch,
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Again) if failures == FINAL_SCAN_ATTEMPTS => return Err(Error::NoProgress(failures)),
+                // Nobody writes: the store took too long.
+                Err(Failure::Again) => {
+                    failures += 1;
+                    continue;
+                }
+            };
             for (key, value) in &batch {
                 let row = self.workload.row(*key);
                 self.after_read(row, self.versions.least(row), Some(value))?;

@@ -55,8 +55,8 @@ pub enum Error {
     /// A read gave something else than what was written.
     #[error("wrong answer: {0}")]
     Wrong(String),
-    /// An operation met conflicts only.
-    #[error("an operation was tried {0} times and met a conflict each time")]
+    /// An operation met conflicts, or a store that was too slow, only.
+    #[error("an operation was tried {0} times and met a conflict, or a store that took too long, each time")]
     NoProgress(u32),
     /// A client ended unexpectedly.
     #[error("a client ended unexpectedly: {0}")]

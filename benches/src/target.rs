@@ -15,7 +15,7 @@ pub(crate) type Row = (u64, Bytes);
 /// Why an operation did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// A conflict, deadlock or lock wait: the same operation may succeed if it is run again.
+    /// A conflict, deadlock, lock wait or slow store: the same operation may succeed if it is run again.
     Again,
     /// The run cannot go on.
     Fatal(Error),

@@ -174,6 +174,21 @@ impl Cache {
         self.0.peek(key)
     }
 
+    /// Whether a record is in RAM. Counts as nothing.
+    pub fn is_in_ram(&self, key: &Key) -> bool {
+        self.0.ram.contains(key)
+    }
+
+    /// Whether a record is on NVMe, as far as its index knows. Counts as nothing.
+    pub fn is_on_nvme(&self, key: &Key) -> bool {
+        self.0.nvme.as_ref().is_some_and(|nvme| nvme.contains(key))
+    }
+
+    /// Keys of at most `max` records in RAM, in no order.
+    pub fn ram_keys(&self, max: usize) -> Vec<Key> {
+        self.0.ram.keys(max)
+    }
+
     /// A record, from the first tier that has it. At most one fetch per key runs at a time, as a task on the current
     /// tokio runtime: dropping this future never takes another reader's answer away.
     pub async fn get(&self, key: Key, origin: &Arc<dyn Origin>) -> Result<Bytes, Error> {

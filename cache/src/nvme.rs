@@ -189,6 +189,10 @@ impl Nvme {
         Some(Record { buf, len, deadline })
     }
 
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.tier.state.lock().index.contains(key)
+    }
+
     /// Queues a record for the writer, if admission lets it. Keeps `bytes` alive until it is written.
     pub(crate) fn offer(&self, key: Key, bytes: Bytes, deadline: Deadline, cause: Cause) {
         let mut state = self.tier.state.lock();

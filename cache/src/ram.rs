@@ -116,6 +116,18 @@ impl Ram {
         copy
     }
 
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.table.shard(key).read().contains_key(key)
+    }
+
+    pub(crate) fn keys(&self, max: usize) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for shard in &self.table.shards {
+            keys.extend(shard.read().keys().take(max - keys.len()));
+        }
+        keys
+    }
+
     pub(crate) fn remove(&self, key: &Key) {
         self.table.remove(key);
         self.policy.read().invalidate(key);

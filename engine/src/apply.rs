@@ -19,6 +19,7 @@ use crate::{
     format::{
         archive::ArchivePoint,
         batch::{BatchReader, Payload},
+        check_level,
         manifest::{ManifestId, Membership},
         state::{MachineState, TxnOutcome},
     },
@@ -191,7 +192,10 @@ impl Applier {
             Payload::Edit { base, manifest, .. } => self.edit(id, base, manifest).await?,
             Payload::KeyspaceCreate { name } => self.create_keyspace(id, name),
             Payload::KeyspaceDrop { id: keyspace } => self.drop_keyspace(id, keyspace),
-            Payload::FormatLevel { level } => self.format_level = self.format_level.max(level),
+            Payload::FormatLevel { level } => {
+                check_level("what follows in the log", level)?;
+                self.format_level = self.format_level.max(level);
+            }
             Payload::Archived(point) => self.archive(id, point),
         }
         Ok(())

@@ -152,6 +152,11 @@ pub struct Options {
     /// How long a page stays in the caches after it was stored there; `None` for ever. Pages never change, so a short time
     /// only costs requests: it bounds how long a page that nobody asks for lies on NVMe.
     pub cache_ttl: Option<Duration>,
+    /// How often the leader notes in the bucket which pages are in RAM, if they are read; a node that starts or takes over
+    /// fetches those first. `None` turns both off. Only with a bucket, whose pages are far.
+    pub hot_list_interval: Option<Duration>,
+    /// Bytes per second at which noted pages are fetched.
+    pub prefetch_bytes_per_second: u64,
     /// S3 settings by their AWS_* names (without regard to case); they win over the environment.
     pub s3: Vec<(String, String)>,
     /// Open a store that fails the probe.
@@ -203,6 +208,8 @@ impl Default for Options {
             memory_cache: None,
             nvme_cache: None,
             cache_ttl: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+            hot_list_interval: Some(Duration::from_secs(5 * 60)),
+            prefetch_bytes_per_second: 64 << 20,
             s3: Vec::new(),
             allow_unsafe_store: false,
             memtable_bytes: 64 << 20,
@@ -235,6 +242,8 @@ impl std::fmt::Debug for Options {
             .field("memory_cache", &self.memory_cache)
             .field("nvme_cache", &self.nvme_cache)
             .field("cache_ttl", &self.cache_ttl)
+            .field("hot_list_interval", &self.hot_list_interval)
+            .field("prefetch_bytes_per_second", &self.prefetch_bytes_per_second)
             .field("memtable_bytes", &self.memtable_bytes)
             .field("frozen_bytes", &self.frozen_bytes)
             .field("spill_bytes", &self.spill_bytes)
@@ -280,6 +289,9 @@ impl Options {
         }
         if self.cache_ttl.is_some_and(|ttl| ttl.is_zero()) {
             return invalid("cache_ttl is zero: nothing would be cached; None is for ever".into());
+        }
+        if self.hot_list_interval.is_some_and(|every| every.is_zero()) || self.prefetch_bytes_per_second == 0 {
+            return invalid("hot_list_interval and prefetch_bytes_per_second must not be zero".into());
         }
         if self.max_txn_locks == 0 {
             return invalid("max_txn_locks must be at least 1".into());

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod batch;
+pub mod hot;
 pub mod manifest;
 pub mod object;
 pub mod page;
@@ -21,6 +22,21 @@ pub(crate) fn corrupt(what: impl std::fmt::Display) -> Error {
 pub(crate) fn check_version(what: &str, found: u16, newest: u16) -> Result<()> {
     if found == 0 || found > newest {
         return Err(corrupt(format!("{what} has format version {found}; this build reads up to {newest}")));
+    }
+    Ok(())
+}
+
+/// The newest level of formats that this build can read and write. The level in force is cluster state (rule 9): formats of
+/// a later level are written only once an entry has raised it, which a leader proposes when every member knows it.
+pub(crate) const FORMAT_LEVEL: u32 = 1;
+
+/// Refuses what was written since a newer build raised the format level.
+pub(crate) fn check_level(what: &str, level: u32) -> Result<()> {
+    if level > FORMAT_LEVEL {
+        return Err(corrupt(format!(
+            "{what} is of format level {level}, and this release knows levels up to {FORMAT_LEVEL}: run the release that \
+             raised it, or a later one"
+        )));
     }
     Ok(())
 }

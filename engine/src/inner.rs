@@ -33,6 +33,7 @@ use crate::{
     spill::Spill,
     tree::Tree,
     types::{CommitSeq, Op},
+    warm::Warmth,
 };
 
 /// The shared heart of a database.
@@ -76,6 +77,7 @@ pub struct Inner {
     pub(crate) spill: Arc<Spill>,
     pub(crate) archive: Archive,
     pub(crate) fence: Fence,
+    pub(crate) warmth: Warmth,
     /// Index of the last log entry that is in the bucket.
     pub(crate) flushed: watch::Sender<u64>,
     /// Someone waits for this entry to be in the bucket.
@@ -199,6 +201,7 @@ impl Inner {
             spill,
             archive,
             fence,
+            warmth: Warmth::default(),
             flushed,
             flush_wanted: AtomicU64::new(0),
             pressure: AtomicU64::new(0),

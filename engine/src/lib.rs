@@ -66,6 +66,7 @@ mod stats;
 mod table;
 mod txn;
 mod version;
+mod warm;
 mod writer;
 
 use bytes::Bytes;

@@ -38,6 +38,7 @@ use crate::{
     store::{RetryPolicy, Store, StoreOptions},
     tree::{Tree, TreeOptions},
     types::CommitSeq,
+    warm,
 };
 
 /// Bytes of the RAM cache unless the options say.
@@ -226,6 +227,7 @@ impl Started {
         tasks.spawn(&inner, "leadership", follow(Arc::clone(&inner), wal.clone()));
         tasks.spawn(&inner, "archive", archive::run::run(Arc::clone(&inner), wal.clone()));
         let background = Arc::new(Background::new(Arc::clone(&inner), wal.clone(), node, Arc::clone(&members)));
+        tasks.spawn(&inner, "warm", warm::run::run(Arc::clone(&inner), Arc::clone(&cache)));
         tasks.spawn(&inner, "pressure", Arc::clone(&background).watch());
         tasks.spawn(&inner, "freeze", Arc::clone(&background).freeze());
         tasks.spawn(&inner, "flush", Arc::clone(&background).flush());

@@ -207,6 +207,11 @@ impl Store {
         self.0.place
     }
 
+    /// Whether a read from it takes long and costs money, as far as is known.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.0.place, Place::S3 | Place::Custom)
+    }
+
     /// Requests made so far, by kind and cause.
     pub fn requests(&self) -> Requests {
         self.0.counts.read()

@@ -156,7 +156,8 @@ impl Table {
         Tail::decode(bytes, self.meta.id, self.meta.bytes).map_err(|error| self.at(error))
     }
 
-    fn cache_key(&self, page: u32) -> Key {
+    /// What the cache calls a page.
+    pub(crate) fn cache_key(&self, page: u32) -> Key {
         Key { group: self.meta.id, item: page }
     }
 

@@ -124,6 +124,65 @@ async fn pages_that_readers_want_stay_in_ram_through_flushes_and_compactions() {
     db.close().await.unwrap();
 }
 
+/// A process that begins with a cold cache fetches what was hot before, with a few requests for all of it, so that readers find
+/// it in RAM.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_warm_before_its_readers_ask() {
+    const ROWS: u64 = 4000;
+    let (folder, bucket) = (tempfile::tempdir().unwrap(), holdfast::store::in_memory());
+    let open = async || {
+        let mut options = Options::default();
+        options.data_dir = Some(folder.path().to_owned());
+        options.bucket = Some(bucket.clone());
+        options.hot_list_interval = Some(Duration::from_millis(50));
+        Db::open("memory:///warm", options).await.unwrap()
+    };
+    let until = async |db: &Db, name: &str, least: u64| {
+        let reached = async {
+            while figure(db, name) < least {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap_or_else(|_| panic!("{name} < {least}"));
+    };
+    let key = |row: u64| row.to_be_bytes().to_vec();
+    let read = async |db: &Db| {
+        let keyspace = db.keyspace("k").await.unwrap();
+        let before = db.stats().cache.fetches;
+        for row in 0..ROWS {
+            assert_eq!(db.get(&keyspace, &key(row)).await.unwrap().unwrap()[..], [7; 1000]);
+        }
+        db.stats().cache.fetches - before
+    };
+    let db = open().await;
+    let keyspace = db.keyspace("k").await.unwrap();
+    for rows in (0..ROWS).collect::<Vec<_>>().chunks(100) {
+        let mut batch = Batch::new();
+        rows.iter().for_each(|row| batch.put(&keyspace, key(*row), vec![7; 1000]));
+        db.write(batch, Durability::Quorum).await.unwrap();
+    }
+    db.checkpoint().await.unwrap();
+    read(&db).await;
+    until(&db, "hot_lists_written", 1).await;
+    let listed = figure(&db, "hot_lists_written");
+    // Each list replaces the one before, and an idle database writes none.
+    read(&db).await;
+    until(&db, "hot_lists_written", listed + 1).await;
+    assert_eq!(bucket.list("", None, 1000).await.unwrap().iter().filter(|of| of.key.contains("/hot/")).count(), 1);
+    db.close().await.unwrap();
+    drop(db);
+
+    let db = open().await;
+    until(&db, "hot_lists_read", 1).await;
+    let pages = figure(&db, "warmed_pages");
+    assert!(pages > 200, "{pages} pages were fetched");
+    let requests: u64 =
+        db.stats().requests.iter().filter(|of| of.kind == "get" && of.cause == "warm").map(|of| of.requests).sum();
+    assert!(requests * 20 < pages, "{requests} requests for {pages} pages");
+    assert_eq!(read(&db).await, 0);
+    db.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_ttl_of_nothing_is_refused() {
     let mut options = Options::default();

@@ -80,6 +80,13 @@ pub struct Serve {
     /// Seconds that a page stays in the caches; 0 is for ever
     #[arg(long, value_name = "SECS", env = "HOLDFAST_CACHE_TTL", default_value_t = 604_800)]
     pub cache_ttl: u64,
+    /// Seconds between two notes in the bucket of which pages are in RAM, for nodes that start or take over; 0 turns notes and
+    /// prefetching off
+    #[arg(long, value_name = "SECS", env = "HOLDFAST_HOT_LIST_INTERVAL", default_value_t = 300)]
+    pub hot_list_interval: u64,
+    /// Bytes a second at which a node that starts or takes over fetches such pages
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_PREFETCH_RATE", default_value = "64M")]
+    pub prefetch_rate: Size,
     /// RAM for rows that are not in the bucket yet, before they are flushed
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_MEMTABLE_SIZE", default_value = "64M")]
     pub memtable_size: Size,
@@ -270,6 +277,18 @@ pub enum AdminVerb {
         /// Where the other nodes reach it (its --raft-listen)
         #[arg(long, value_name = "ADDR")]
         node_addr: String,
+    },
+    /// Tell the cluster the new address of a member that has moved, once it runs there
+    MoveNode {
+        /// Its number
+        #[arg(long, value_name = "N")]
+        id: u64,
+        /// Where the other nodes reach it now (its --raft-listen)
+        #[arg(long, value_name = "ADDR")]
+        node_addr: String,
+        /// Leave out the check that the others can go on if that address is wrong
+        #[arg(long)]
+        force: bool,
     },
     /// Take a node out of the cluster; its number is never used again
     RemoveNode {

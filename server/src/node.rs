@@ -178,6 +178,9 @@ async fn open_db(
     options.memory_cache = Some(settings.memory_cache.0);
     options.nvme_cache = settings.nvme_cache.map(|size| size.0);
     options.cache_ttl = (settings.cache_ttl > 0).then(|| Duration::from_secs(settings.cache_ttl));
+    options.hot_list_interval =
+        (settings.hot_list_interval > 0).then(|| Duration::from_secs(settings.hot_list_interval));
+    options.prefetch_bytes_per_second = settings.prefetch_rate.0;
     options.memtable_bytes = usize::try_from(settings.memtable_size.0).unwrap_or(usize::MAX);
     options.frozen_bytes = options.memtable_bytes.saturating_mul(FROZEN_MEMTABLES);
     options.spill_bytes = settings.spill_size.map(|size| size.0);

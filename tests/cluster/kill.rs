@@ -1,6 +1,7 @@
 //! The leader is killed, frozen or asked to step down, again and again, while clients write and read on all nodes: their
 //! history must be linearizable. `HOLDFAST_LEADER_KILLS` (default 3) sets the rounds of each kind, `HOLDFAST_FROZEN_SECS` (default 0)
-//! how long a frozen leader sleeps at least.
+//! how long a frozen leader sleeps at least; `HOLDFAST_OLD_BIN` names an older release that the nodes run until they restart in
+//! turn.
 
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -179,8 +180,10 @@ async fn leadership_is_handed_over_with_a_short_pause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_node_restarts_in_turn() {
-    let mut cluster = Cluster::start(&["--memory-cache", "16M"]).await;
+    let before = std::env::var_os("HOLDFAST_OLD_BIN").map(Into::into);
+    let mut cluster = Cluster::of_release(before, &["--memory-cache", "16M"]).await;
     let load = Load::start(&cluster).await;
+    cluster.upgrade();
     for id in 1..=3 {
         progress(&load.clients, 100).await;
         let server = cluster.take(id);

@@ -1,5 +1,5 @@
-//! All three nodes and their disks are destroyed under load: the cluster is rebuilt from the bucket, by one node that two
-//! others join. What is lost is what the archive's lag says; all else is there, whole, on every node.
+//! All three nodes and their disks are destroyed under load, after leaders were killed: the cluster is rebuilt from the bucket,
+//! by one node that two others join. What is lost is what the archive's lag says; all else is there, whole, on every node.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,16 @@ async fn a_cluster_that_is_gone_comes_back_from_the_bucket() {
     let mut cluster = Cluster::start(&["--memtable-size", "1M", "--memory-cache", "16M"]).await;
     let ledger = Ledger::new(8);
     let leader = cluster.leader().await;
+    ledger.create(&cluster.url(leader)).await.unwrap();
+    // The archive goes from leader to leader.
+    for _ in 0..2 {
+        let leader = cluster.leader().await;
+        let (url, server) = (cluster.url(leader), cluster.take(leader));
+        ledger.kill_under_load(&url, Duration::from_secs(1), || server.kill()).await;
+        cluster.restart(leader).await;
+    }
+    let leader = cluster.leader().await;
     let url = cluster.url(leader);
-    ledger.create(&url).await.unwrap();
     let servers = [1, 2, 3].map(|id| cluster.take(id));
     // All stop at once, then end.
     let kill = || {

@@ -43,3 +43,46 @@ async fn a_fourth_node_joins_and_one_leaves() {
     conn.query_drop("INSERT INTO d.t VALUES (4)").await.unwrap();
     conn.disconnect().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_comes_back_under_another_address() {
+    let mut cluster = Cluster::start(&["--memory-cache", "16M"]).await;
+    let leader = cluster.leader().await;
+    let mut conn = Conn::from_url(cluster.url(leader)).await.unwrap();
+    conn.query_drop("CREATE DATABASE d").await.unwrap();
+    conn.query_drop("CREATE TABLE d.t (id INT PRIMARY KEY)").await.unwrap();
+    let moves = (1..=3).find(|id| *id != leader).unwrap();
+    let text = moves.to_string();
+    let refused =
+        cluster.admin(leader, &["move-node", "--id", &leader.to_string(), "--node-addr", "127.0.0.1:1"]).await;
+    assert!(refused.code != Some(0) && refused.output.contains("failover"), "{}", refused.output);
+    let refused = cluster.admin(leader, &["move-node", "--id", "9", "--node-addr", "127.0.0.1:1"]).await;
+    assert!(refused.code != Some(0) && refused.output.contains("no member"), "{}", refused.output);
+
+    let server = cluster.take(moves);
+    let ended = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
+    assert_eq!(ended, Some(0));
+    conn.query_drop("INSERT INTO d.t VALUES (1), (2)").await.unwrap();
+    // The one that is left must not go under an address that may be wrong.
+    let stays = (1..=3).find(|id| *id != leader && *id != moves).unwrap().to_string();
+    cluster.silent(leader, moves).await;
+    let refused = cluster.admin(leader, &["move-node", "--id", &stays, "--node-addr", "127.0.0.1:1"]).await;
+    assert!(refused.code != Some(0) && refused.output.contains("2 are needed"), "{}", refused.output);
+
+    cluster.move_to_another_port(moves);
+    let (starting, address) = (cluster.restarting(moves), cluster.raft_address(moves));
+    let told = cluster.admin(leader, &["move-node", "--id", &text, "--node-addr", &address]).await;
+    assert!(told.code == Some(0) && told.output.contains(&address), "{}", told.output);
+    let server = starting.await.unwrap();
+    let mut at_moved = Conn::from_url(server.url("")).await.unwrap();
+    let rows: Option<u64> = at_moved.query_first("SELECT COUNT(*) FROM d.t").await.unwrap();
+    assert_eq!(rows, Some(2), "a linearizable read");
+    cluster.joined(moves, server);
+    // It votes as before: it can lead.
+    let led = cluster.admin(leader, &["failover", "--to", &text]).await;
+    assert_eq!(led.code, Some(0), "{}", led.output);
+    assert_eq!(cluster.leader().await, moves);
+    for conn in [conn, at_moved] {
+        conn.disconnect().await.unwrap();
+    }
+}

@@ -44,6 +44,8 @@ pub struct Cluster {
     raft: BTreeMap<u64, u16>,
     mysql: BTreeMap<u64, u16>,
     flags: Vec<String>,
+    /// What the nodes run, if it is not this workspace's binary.
+    release: Option<PathBuf>,
     net: Option<(Network, Proxy)>,
 }
 
@@ -61,20 +63,30 @@ enum Start {
 impl Cluster {
     /// Starts nodes 1 to 3; addresses of two more are kept free for those that join later.
     pub async fn start(flags: &[&str]) -> Self {
-        Self::start_in(None, &[], flags).await
+        Self::start_in(None, &[], None, flags).await
+    }
+
+    /// The same with another release of the binary, until [`Self::upgrade`].
+    pub async fn of_release(release: Option<PathBuf>, flags: &[&str]) -> Self {
+        Self::start_in(None, &[], release, flags).await
+    }
+
+    /// Nodes that start from now on run this workspace's binary.
+    pub fn upgrade(&mut self) {
+        self.release = None;
     }
 
     /// The same, where these nodes' data directories are on disks that can be made to fail.
     pub async fn on_disks(nodes: &[u64], flags: &[&str]) -> Self {
-        Self::start_in(None, nodes, flags).await
+        Self::start_in(None, nodes, None, flags).await
     }
 
     /// The same, each node in a network namespace of its own.
     pub async fn in_namespaces(flags: &[&str]) -> Self {
-        Self::start_in(Some(Network::new(3)), &[], flags).await
+        Self::start_in(Some(Network::new(3)), &[], None, flags).await
     }
 
-    async fn start_in(net: Option<Network>, disks: &[u64], flags: &[&str]) -> Self {
+    async fn start_in(net: Option<Network>, disks: &[u64], release: Option<PathBuf>, flags: &[&str]) -> Self {
         // First: its ports are taken when ours are picked.
         let s3 = S3Server::start();
         let free = ports::free(10);
@@ -89,6 +101,7 @@ impl Cluster {
             raft: of(0),
             mysql: of(5),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            release,
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
         };
@@ -149,6 +162,11 @@ impl Cluster {
         &self.s3
     }
 
+    /// Gives a node that does not run another port for its peers.
+    pub fn move_to_another_port(&mut self, id: u64) {
+        self.raft.insert(id, ports::free(1)[0]);
+    }
+
     /// The address of a node for its peers.
     pub fn raft_address(&self, id: u64) -> String {
         format!("{}:{}", self.ip(id), self.raft[&id])
@@ -157,7 +175,10 @@ impl Cluster {
     fn serve(&self, id: u64, start: Start) -> Serve {
         let peers: Vec<_> = (1..=3).map(|peer| format!("{peer}={}", self.raft_address(peer))).collect();
         let serve = match &self.net {
-            None => Serve::new(&self.dir(id)),
+            None => match &self.release {
+                Some(binary) => Serve::of_release(binary, &self.dir(id)),
+                None => Serve::new(&self.dir(id)),
+            },
             Some((net, _)) => {
                 let serve = Serve::in_namespace(&net.namespace(id), &self.dir(id));
                 serve.password(&self.dirs.path().join("password"), PASSWORD)
@@ -184,8 +205,30 @@ impl Cluster {
 
     /// Starts a node (again) and waits until it is ready.
     pub async fn restart(&mut self, id: u64) {
+        let server = self.restarting(id).await.expect("a node starts");
+        self.nodes.insert(id, server);
+    }
+
+    /// Starts a node again that may not be ready before something else happens.
+    pub fn restarting(&self, id: u64) -> tokio::task::JoinHandle<Server> {
         let serve = self.serve(id, if id > 3 { Start::Joins } else { Start::Founds });
-        self.started(id, serve).await;
+        tokio::task::spawn_blocking(move || serve.start())
+    }
+
+    /// Waits until the leader takes a node for gone.
+    pub async fn silent(&self, leader: u64, id: u64) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let nodes = self.admin(leader, &["nodes", "--json"]).await;
+            let nodes: serde_json::Value = serde_json::from_str(&nodes.output).expect("JSON");
+            let node =
+                nodes["nodes"].as_array().expect("nodes").iter().find(|node| node["id"] == id).expect("a member");
+            if node["heard_seconds_ago"].as_f64().is_some_and(|ago| ago > 4.0) {
+                return;
+            }
+            assert!(Instant::now() < until, "{nodes}");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Rebuilds the cluster from the bucket on this node, which has an empty disk and is its only voter then.

@@ -84,7 +84,12 @@ pub struct Server {
 impl Serve {
     /// `holdfast serve --data-dir DIR` on ephemeral ports; the server's log goes to `DIR.log`.
     pub fn new(data_dir: &Path) -> Self {
-        Self::from_command(Command::new(binary()), data_dir)
+        Self::of_release(&binary(), data_dir)
+    }
+
+    /// The same with another release of the binary.
+    pub fn of_release(binary: &Path, data_dir: &Path) -> Self {
+        Self::from_command(Command::new(binary), data_dir)
     }
 
     /// As [`Self::new`], in a network namespace.

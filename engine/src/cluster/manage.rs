@@ -214,6 +214,28 @@ impl Db {
         wal.set_voters(voters, true).await.map(|_| ()).map_err(failed)
     }
 
+    /// Changes the address of a member, for one that runs at another now. `force` leaves out the check that the others can go on
+    /// without it if that address is wrong.
+    ///
+    /// # Errors
+    /// `NotLeader`; `Invalid` if it is no member or leads, or if it answers where it is and too few others do.
+    pub async fn move_node(&self, id: u64, address: &str, force: bool) -> Result<()> {
+        self.leads()?;
+        let wal = self.wal()?;
+        let status = wal.status();
+        let Some((peer, votes)) = status.members.iter().find(|(peer, _)| peer.id == id) else {
+            return Err(no_member(id));
+        };
+        if id == self.0.node {
+            return Err(leads_itself(id));
+        }
+        if *votes && peer.addr != address && !force {
+            let without = format!("if node {id} can't be reached at {address}");
+            self.would_have_quorum(&wal, &self.voters(&wal), Some(id), &without)?;
+        }
+        wal.move_member(Peer { id, addr: address.to_owned() }).await.map(|_| ()).map_err(|error| log_error(&error))
+    }
+
     fn voters(&self, wal: &Wal) -> BTreeSet<u64> {
         wal.status().members.iter().filter(|(_, votes)| *votes).map(|(peer, _)| peer.id).collect()
     }
@@ -228,31 +250,35 @@ impl Db {
         let wal = self.wal()?;
         let status = wal.status();
         let Some((_, votes)) = status.members.iter().find(|(peer, _)| peer.id == id) else {
-            return Err(Error::Invalid(format!("node {id} is no member of this cluster")));
+            return Err(no_member(id));
         };
         let failed = |error: holdfast_wal::Error| log_error(&error);
         if !votes {
             return wal.remove_learner(id).await.map(|_| ()).map_err(failed);
         }
         if id == self.0.node {
-            return Err(Error::Invalid(format!("node {id} leads: hand leadership over first (`admin failover`)")));
+            return Err(leads_itself(id));
         }
         let mut voters = self.voters(&wal);
         voters.remove(&id);
         if !force {
-            self.would_have_quorum(&wal, &voters, &format!("without node {id}"))?;
+            self.would_have_quorum(&wal, &voters, None, &format!("without node {id}"))?;
         }
         wal.set_voters(voters, false).await.map(|_| ()).map_err(failed)
     }
 
-    /// Whether a majority of `voters` answers.
-    fn would_have_quorum(&self, wal: &Wal, voters: &BTreeSet<u64>, when: &str) -> Result<()> {
+    /// Whether a majority of `voters` answers, even if this one no longer does; one that is silent already can't get worse.
+    fn would_have_quorum(&self, wal: &Wal, voters: &BTreeSet<u64>, lost: Option<u64>, when: &str) -> Result<()> {
         let replication = wal.status().replication;
         let up = |id: &u64| {
             *id == self.0.node
                 || replication.iter().any(|of| of.node == *id && of.heard_ago.is_some_and(|ago| ago < DOWN))
         };
-        let down: Vec<String> = voters.iter().filter(|id| !up(id)).map(ToString::to_string).collect();
+        if lost.is_some_and(|lost| !up(&lost)) {
+            return Ok(());
+        }
+        let down: Vec<String> =
+            voters.iter().filter(|id| Some(**id) == lost || !up(id)).map(ToString::to_string).collect();
         let needed = voters.len() / 2 + 1;
         if voters.is_empty() || voters.len() - down.len() < needed {
             return Err(Error::Invalid(format!(
@@ -320,6 +346,14 @@ impl Db {
             Err(_) => Err(Error::Retry(format!("node {to} did not take over within {HAND_OVER:?}"))),
         }
     }
+}
+
+fn no_member(id: u64) -> Error {
+    Error::Invalid(format!("node {id} is no member of this cluster"))
+}
+
+fn leads_itself(id: u64) -> Error {
+    Error::Invalid(format!("node {id} leads: hand leadership over first (`admin failover`)"))
 }
 
 /// Commits are held back while this lives.

@@ -13,7 +13,7 @@
 use bytes::Bytes;
 use holdfast_wal::LogId;
 
-use super::{Reader, check_version, corrupt, put_bytes, put_varint, u16_at, u32_at, u64_at};
+use super::{Reader, check_level, check_version, corrupt, put_bytes, put_varint, u16_at, u32_at, u64_at};
 use crate::{
     error::Result,
     types::{CommitSeq, RangeDelete},
@@ -222,6 +222,7 @@ impl Manifest {
         let previous = Some(get_id(reader)?).filter(|_| has_previous);
         let (cluster, incarnation) = (reader.u128()?, reader.u128()?);
         let format_level = reader.u32()?;
+        check_level("the manifest", format_level)?;
         let up_to = get_log_id(reader)?;
         let membership = match reader.u8()? {
             0 => None,

@@ -22,7 +22,7 @@ use bytes::{BufMut, Bytes};
 use super::{
     Reader,
     archive::{ArchivePoint, get_archived, put_archived},
-    check_version, corrupt, put_bytes, put_varint, u16_at, u32_at,
+    check_level, check_version, corrupt, put_bytes, put_varint, u16_at, u32_at,
 };
 use crate::{
     error::Result,
@@ -113,6 +113,7 @@ impl MachineState {
         }
         let mut body = Reader::new(bytes.slice(HEADER_BYTES..), "machine state");
         let mut state = Self { format_level: body.u32()?, next_keyspace: body.u32()?, ..Self::default() };
+        check_level("the machine state", state.format_level)?;
         let keyspaces = body.count(2)?;
         if keyspaces > KEYSPACES_MAX {
             return Err(corrupt(format!("machine state: {keyspaces} keyspaces")));

@@ -42,6 +42,8 @@ pub enum Cause {
     Check,
     /// A frozen memtable on local disk, which is a store of its own.
     Spill,
+    /// Filling a cold cache with what was hot.
+    Warm,
 }
 
 impl Kind {
@@ -62,7 +64,7 @@ impl Kind {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Page,
         Self::Tail,
         Self::Manifest,
@@ -74,6 +76,7 @@ impl Cause {
         Self::Archive,
         Self::Check,
         Self::Spill,
+        Self::Warm,
     ];
 
     /// Its name in metrics and tables.
@@ -90,6 +93,7 @@ impl Cause {
             Self::Archive => "archive",
             Self::Check => "check",
             Self::Spill => "spill",
+            Self::Warm => "warm",
         }
     }
 }

@@ -29,6 +29,9 @@ pub async fn run(admin: &Admin) -> Result<(), String> {
             ("POST", format!("failover?dry_run={dry_run}{to}"))
         }
         AdminVerb::AddNode { id, node_addr } => ("POST", format!("add-node?id={id}&addr={}", checked(node_addr)?)),
+        AdminVerb::MoveNode { id, node_addr, force } => {
+            ("POST", format!("move-node?id={id}&addr={}&force={force}", checked(node_addr)?))
+        }
         AdminVerb::RemoveNode { id, force } => ("POST", format!("remove-node?id={id}&force={force}")),
         AdminVerb::Branch => return Err(not_built("`admin branch`")),
         AdminVerb::Restore => return Err(not_built("`admin restore`")),

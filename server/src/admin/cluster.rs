@@ -21,6 +21,7 @@ pub fn routes() -> Router<Arc<Admin>> {
     Router::new()
         .route("/admin/nodes", get(nodes))
         .route("/admin/add-node", post(add))
+        .route("/admin/move-node", post(moved))
         .route("/admin/remove-node", post(remove))
         .route("/admin/failover", post(failover))
 }
@@ -29,6 +30,14 @@ pub fn routes() -> Router<Arc<Admin>> {
 struct Add {
     id: u64,
     addr: String,
+}
+
+#[derive(Deserialize)]
+struct Move {
+    id: u64,
+    addr: String,
+    #[serde(default)]
+    force: bool,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +109,13 @@ async fn add(State(admin): Shared, Query(node): Query<Add>) -> Response {
     let began = Instant::now();
     match admin.db.add_node(node.id, &node.addr).await {
         Ok(()) => Json(json!({ "added": node.id, "seconds": began.elapsed().as_secs_f64() })).into_response(),
+        Err(error) => refused(&admin, &error),
+    }
+}
+
+async fn moved(State(admin): Shared, Query(node): Query<Move>) -> Response {
+    match admin.db.move_node(node.id, &node.addr, node.force).await {
+        Ok(()) => Json(json!({ "moved": node.id, "address": node.addr })).into_response(),
         Err(error) => refused(&admin, &error),
     }
 }
