@@ -114,6 +114,11 @@ impl Flights {
         Joined::Leads(Waiter(receive))
     }
 
+    /// Whether a new reader of `key` would wait for a fetch that runs.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.shard(key).lock().get(key).is_some_and(|flight| !flight.ticket.superseded())
+    }
+
     /// Makes a running fetch of `key` answer its readers without storing what it got.
     pub(crate) fn supersede(&self, key: &Key) {
         if let Some(flight) = self.shard(key).lock().get(key) {

@@ -176,7 +176,7 @@ impl Cache {
 
     /// Whether a record is in RAM. Counts as nothing.
     pub fn is_in_ram(&self, key: &Key) -> bool {
-        self.0.ram.contains(key)
+        self.0.ram.contains(key, || self.0.clock.now())
     }
 
     /// Whether a record is on NVMe, as far as its index knows. Counts as nothing.
@@ -207,6 +207,15 @@ impl Cache {
                 waiter.answer().await
             }
         }
+    }
+
+    /// Whether a read of the key needs no fetch of its own: it is in RAM or on NVMe, or being fetched. A guess: it may be gone
+    /// a moment later.
+    pub fn holds(&self, key: &Key) -> bool {
+        let shared = &self.0;
+        shared.ram.contains(key, || shared.clock.now())
+            || shared.flights.contains(key)
+            || shared.nvme.as_ref().is_some_and(|nvme| nvme.contains(key))
     }
 
     /// Stores a record, replacing what the key had. The bytes are copied: a slice of a larger buffer does not keep it.

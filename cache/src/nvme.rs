@@ -189,6 +189,7 @@ impl Nvme {
         Some(Record { buf, len, deadline })
     }
 
+    /// Whether the index has a record. Counts as no use.
     pub(crate) fn contains(&self, key: &Key) -> bool {
         self.tier.state.lock().index.contains(key)
     }

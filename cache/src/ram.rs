@@ -95,6 +95,11 @@ impl Ram {
         Found::Hit(bytes)
     }
 
+    /// Whether a record is here. Counts as no use.
+    pub(crate) fn contains(&self, key: &Key, now: impl FnOnce() -> std::time::Duration) -> bool {
+        self.table.shard(key).read().get(key).is_some_and(|entry| !entry.deadline.passed(now))
+    }
+
     /// Tells the policy that `key` was wanted and not here, so that it is kept once it comes.
     pub(crate) fn note_miss(&self, key: &Key) {
         self.policy.read().get(key);
@@ -114,10 +119,6 @@ impl Ram {
         policy.insert(key, Ticket { id, weight: u32::try_from(weight).unwrap_or(u32::MAX) });
         self.evict_to_bound(&policy);
         copy
-    }
-
-    pub(crate) fn contains(&self, key: &Key) -> bool {
-        self.table.shard(key).read().contains_key(key)
     }
 
     pub(crate) fn keys(&self, max: usize) -> Vec<Key> {

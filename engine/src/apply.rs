@@ -314,7 +314,7 @@ impl Applier {
             tokio::time::timeout(INSTALL_PATIENCE, tree.install(manifest, at)).await.unwrap_or_else(late)
         };
         let installed = match self.on_runtime(install).await {
-            Err(Error::Store(why)) => {
+            Err(Error::Store(why) | Error::Retry(why)) => {
                 tracing::warn!(%manifest, why, "a manifest can't be installed: reads go on with the one before");
                 false
             }
@@ -357,7 +357,19 @@ impl Applier {
             .ok_or_else(|| Error::Corrupt("a snapshot pointer that is no manifest id".into()))?;
         let (tree, at) = (self.inner.tree.clone(), snapshot.last.index);
         // As long as it takes: without it there is nothing to go on with.
-        if !self.on_runtime(async move { tree.install(id, at).await }).await? {
+        let inner = Arc::clone(&self.inner);
+        let install = async move {
+            loop {
+                match tree.install(id, at).await {
+                    Err(Error::Retry(why)) if inner.check().is_ok() => {
+                        tracing::warn!(manifest = %id, why, "the manifest of a snapshot can't be read yet");
+                        tokio::time::sleep(OWED_PAUSE).await;
+                    }
+                    installed => return installed,
+                }
+            }
+        };
+        if !self.on_runtime(install).await? {
             return Err(Error::Store(format!("manifest {id} is missing")));
         }
         let version = self.inner.tree.version();

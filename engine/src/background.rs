@@ -31,6 +31,8 @@ const WAITING_MAX: usize = 512;
 const SPILLED_PER_DOUBLING: usize = 32;
 /// Longest pause after a failure of the store.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Share of the runway, used, from which on flushes wait for no budget of requests.
+const URGENT: f64 = 0.3;
 /// What the tasks share.
 pub struct Background {
     inner: Arc<Inner>,
@@ -51,6 +53,8 @@ impl Background {
     pub async fn watch(self: Arc<Self>) {
         while self.inner.check().is_ok() {
             self.measure();
+            let (inner, commits) = (&self.inner, self.inner.counters.commits.load(Ordering::Relaxed));
+            inner.spending.tick(inner.clock.now(), || inner.tree.store().requests(), commits);
             let _ = tokio::time::timeout(TICK, self.inner.measure.notified()).await;
         }
     }
@@ -314,10 +318,13 @@ impl Background {
         let (inner, status) = (&self.inner, self.wal.status());
         let load = self.load(&status);
         *inner.runway.lock() = Some(load.runway());
+        inner.pace.lock().note(inner.clock.now(), status.written);
         let voters: Vec<u64> = status.members.iter().filter(|(_, votes)| *votes).map(|(peer, _)| peer.id).collect();
         let others: Vec<u64> = voters.into_iter().filter(|id| *id != self.node).collect();
         let other = if status.leadership.is_leader { self.members.quorums_runway(&others) } else { None };
         let (shortest, used) = load.shortest(other);
+        let waited_for = inner.flush_wanted.load(Ordering::Acquire) > *inner.flushed.borrow();
+        inner.tree.store().set_urgent(used >= URGENT || waited_for);
         inner.set_pressure(pressure(used), || {
             let failing = inner.spill.failure().map(|error| error.to_string());
             let what = load.why(shortest, failing.as_deref());

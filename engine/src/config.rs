@@ -8,9 +8,10 @@ use holdfast_wal::disk::Disk;
 use crate::{
     clock::Clock,
     cluster::ClusterOptions,
+    cost::Prices,
     error::{Error, Result},
     limits,
-    store::Bucket,
+    store::{Bucket, Limits},
 };
 
 /// What a transaction sees and what is checked when it commits.
@@ -181,6 +182,19 @@ pub struct Options {
     /// A leader that has not seen the bucket for so long acknowledges nothing until it sees it again: bounds what a cluster
     /// acknowledges in vain after another was recovered from its bucket. `None`: commits go on without the bucket.
     pub fence_after: Option<Duration>,
+    /// Longest that a read of what is not cached takes, whatever the attempts to get it from the bucket; it answers `Retry`
+    /// then. While the bucket is known to be down such reads fail after about a second. A folder is never taken to be down.
+    pub read_timeout: Duration,
+    /// Share of the reads of pages from the bucket that may be sent a second time when they take longer than 95 of 100 of the
+    /// last ones did; the first answer counts. Between 0, which turns it off, and 1.
+    pub hedge_share: f64,
+    /// What the bucket's provider charges, for [`crate::Stats`] and `max_dollars_per_day`.
+    pub prices: Prices,
+    /// Requests to the bucket a second above which background work waits: the deletion of dead objects first, then compaction,
+    /// then flushes and the archive, but never a flush that makes room for commits. Reads never wait. `None`: any number.
+    pub max_requests_per_second: Option<f64>,
+    /// The same for dollars a day, by `prices`.
+    pub max_dollars_per_day: Option<f64>,
     /// How long a commit waits when memtables or log are at their bound, before it answers `Retry`.
     pub write_stall_timeout: Duration,
     /// Bytes of one transaction's write set; at most [`limits::TXN_BYTES_MAX`].
@@ -221,6 +235,11 @@ impl Default for Options {
             archive_interval: Duration::from_secs(1),
             archive_bytes: 4 << 20,
             fence_after: None,
+            read_timeout: Duration::from_secs(10),
+            hedge_share: 0.05,
+            prices: Prices::default(),
+            max_requests_per_second: None,
+            max_dollars_per_day: None,
             write_stall_timeout: Duration::from_secs(5),
             max_txn_bytes: 512 << 20,
             max_txn_locks: limits::TXN_LOCKS_MAX,
@@ -253,6 +272,11 @@ impl std::fmt::Debug for Options {
             .field("archive_interval", &self.archive_interval)
             .field("archive_bytes", &self.archive_bytes)
             .field("fence_after", &self.fence_after)
+            .field("read_timeout", &self.read_timeout)
+            .field("hedge_share", &self.hedge_share)
+            .field("prices", &self.prices)
+            .field("max_requests_per_second", &self.max_requests_per_second)
+            .field("max_dollars_per_day", &self.max_dollars_per_day)
             .field("write_stall_timeout", &self.write_stall_timeout)
             .field("max_txn_bytes", &self.max_txn_bytes)
             .field("max_txn_locks", &self.max_txn_locks)
@@ -270,6 +294,11 @@ impl Options {
     /// Bytes that the spill may take.
     pub(crate) fn spill_bound(&self) -> u64 {
         self.spill_bytes.unwrap_or(self.log_bytes)
+    }
+
+    /// What bounds requests to the bucket.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { read_timeout: Some(self.read_timeout), hedge_share: self.hedge_share, ..Limits::default() }
     }
 
     /// Refuses values that contradict each other.
@@ -304,6 +333,22 @@ impl Options {
         }
         if self.fence_after.is_some_and(|after| after < Duration::from_secs(1)) {
             return invalid("fence_after must be at least a second".into());
+        }
+        if self.read_timeout < Duration::from_millis(100) {
+            return invalid("read_timeout must be at least 100 ms".into());
+        }
+        if !(0.0..=1.0).contains(&self.hedge_share) {
+            return invalid("hedge_share must be between 0 and 1".into());
+        }
+        self.prices.check()?;
+        let budgets = [
+            ("max_requests_per_second", self.max_requests_per_second),
+            ("max_dollars_per_day", self.max_dollars_per_day),
+        ];
+        for (name, most) in budgets {
+            if most.is_some_and(|most| !most.is_finite() || most <= 0.0) {
+                return invalid(format!("{name} must be more than 0; None is any number"));
+            }
         }
         if self.log_bytes < 64 << 20 {
             return invalid(format!("log_bytes is {}; it must be at least 64 MiB", self.log_bytes));

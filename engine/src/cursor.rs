@@ -1,5 +1,6 @@
 //! Cursors over a version: one per run inside, merged into the newest visible version of each key.
 
+mod ahead;
 mod run;
 
 use std::{ops::Bound, sync::Arc};

@@ -11,8 +11,8 @@ use holdfast_wal::{Wal, transport::TcpTransport};
 use parking_lot::Mutex;
 
 use crate::{
-    Batch, Durability, Keyspace, Options, RequestStats, Result, Scan, ScanOptions, Stats, Troubles, Txn, TxnOptions,
-    archive,
+    Batch, Durability, Keyspace, Options, Outlook, RequestStats, Result, Scan, ScanOptions, Stats, Troubles, Txn,
+    TxnOptions, archive,
     cluster::members::Members,
     error::Error,
     format::batch::Payload,
@@ -258,13 +258,17 @@ impl Db {
         let locks = inner.locks.stats();
         let spilled = state.frozen.iter().filter(|frozen| frozen.on_disk().is_some()).count();
         let tree = inner.tree.stats();
+        let store = inner.tree.store();
         let mut stats = Stats { cache: self.0.cache.stats(), ..Stats::default() };
-        let requests = inner.tree.store().requests();
+        let requests = store.requests();
+        let commits = inner.counters.commits.load(Ordering::Relaxed);
+        stats.prices = inner.spending.prices();
+        (stats.spent, stats.spent_lately) = inner.spending.periods(inner.clock.now(), &requests, commits);
         stats.requests.extend(requests.0.iter().map(|count| {
             RequestStats::new(count.kind.name(), count.cause.name(), count.requests, count.bytes, count.errors)
         }));
         stats.counters.extend([
-            ("commits", inner.counters.commits.load(Ordering::Relaxed)),
+            ("commits", commits),
             ("conflicts", inner.counters.conflicts.load(Ordering::Relaxed)),
             ("log_applied_bytes", inner.counters.log_bytes.load(Ordering::Relaxed)),
             ("log_first_index", status.as_ref().and_then(|status| status.first).map_or(0, |first| first.index)),
@@ -300,8 +304,24 @@ impl Db {
             ("deadlocks", locks.deadlocks),
             ("oldest_snapshot_seconds", inner.snapshots.oldest().map_or(0, |(_, age)| age.as_secs())),
         ]);
+        stats.counters.extend(store.counters());
         stats.counters.extend(archive::run::counters(inner, status.as_ref()));
         stats
+    }
+
+    /// What an outage of the bucket means now: how long commits go on.
+    pub fn outlook(&self) -> Outlook {
+        let inner = self.inner();
+        let log = self.0.wal.lock().as_ref().map(Wal::status);
+        // A sixteenth is kept back.
+        let log = log.map(|status| status.runway.saturating_sub(status.capacity / 16));
+        let (runway, pace) = (inner.runway.lock().map(|runway| runway.left), inner.pace.lock());
+        Outlook {
+            bucket_down: inner.tree.store().down().map(|down| down.lasts),
+            log_bytes_per_second: pace.bytes_per_second(),
+            runway: runway.and_then(|left| pace.lasts(left)),
+            log_runway: log.and_then(|left| pace.lasts(left)),
+        }
     }
 
     /// What is wrong now, as far as this node has noticed; nothing, normally.
@@ -311,6 +331,8 @@ impl Db {
         Troubles {
             ended: text(inner.check().err()),
             commits_refused: inner.refusal(),
+            bucket: inner.tree.store().down().map(|down| down.to_string()),
+            budget: inner.tree.store().over_budget(),
             flush: text(inner.flush_failure.borrow().clone()),
             archive: text(inner.archive.failure()),
         }

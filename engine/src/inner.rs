@@ -18,6 +18,7 @@ use crate::{
     clock::{Clock, Entropy},
     commit::CommitQueue,
     config::Options,
+    cost::Spending,
     error::{Error, Result},
     fence::Fence,
     format::{archive::ArchivePoint, manifest::ManifestId},
@@ -25,6 +26,7 @@ use crate::{
     lock::LockTable,
     memtable::{Memtable, meets},
     outcomes::{Claim, Outcomes, UnderWay},
+    pace::Pace,
     pending::Pending,
     pressure::Runway,
     read::ReadState,
@@ -86,6 +88,8 @@ pub struct Inner {
     pub(crate) pressure: AtomicU64,
     /// What this node can still take, as measured last.
     pub(crate) runway: Mutex<Option<Runway>>,
+    /// How fast the log grows.
+    pub(crate) pace: Mutex<Pace>,
     /// Pressure fell below [`REFUSE`].
     relief: Notify,
     /// What refused commits are told.
@@ -93,6 +97,7 @@ pub struct Inner {
     /// The last failure of a flush, until one succeeds.
     pub(crate) flush_failure: watch::Sender<Option<Error>>,
     pub(crate) counters: Counters,
+    pub(crate) spending: Spending,
     /// Transactions too big for one entry take turns: their parts are in RAM until they commit. A freeze takes all turns,
     /// since it must not pass an open batch's first part (rule 10).
     pub(crate) big: Arc<Semaphore>,
@@ -169,6 +174,7 @@ impl Inner {
         let archive = Archive::new(&options, archives);
         let fence = Fence::new(options.fence_after);
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&clock), options.max_snapshot_age));
+        let spending = Spending::new(options.prices, clock.now());
         let version = tree.version();
         let version_index = version.manifest().up_to.index;
         let flushed = watch::Sender::new(version_index);
@@ -206,10 +212,12 @@ impl Inner {
             flush_wanted: AtomicU64::new(0),
             pressure: AtomicU64::new(0),
             runway: Mutex::default(),
+            pace: Mutex::default(),
             relief: Notify::new(),
             overload: Mutex::default(),
             flush_failure: watch::Sender::new(None),
             counters: Counters::default(),
+            spending,
             big: Arc::new(Semaphore::new(BIG_TXNS as usize)),
             aborts: Aborts::default(),
         }

@@ -53,6 +53,7 @@ mod lock;
 mod memtable;
 mod open;
 mod outcomes;
+mod pace;
 mod pending;
 mod pointer;
 mod pressure;
@@ -79,7 +80,7 @@ pub use crate::{
     keyspace::Keyspace,
     outcomes::TxnStatus,
     scan::Scan,
-    stats::{CacheStats, RequestStats, Stats, Troubles},
+    stats::{CacheStats, Outlook, RequestStats, Stats, Troubles},
     txn::{Savepoint, Txn},
 };
 

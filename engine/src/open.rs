@@ -114,6 +114,7 @@ pub async fn open(url: &str, options: Options) -> Result<Handle> {
     let store_options = StoreOptions {
         s3: options.s3.clone(),
         retry: RetryPolicy::default(),
+        limits: options.limits(),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
     };

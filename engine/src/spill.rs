@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     config::Options,
     error::Error,
-    store::{self, Cause, RetryPolicy, Store, StoreOptions, owner::Owner},
+    store::{self, Cause, Limits, RetryPolicy, Store, StoreOptions, owner::Owner},
     table::{Orphans, TableIo, Tails},
 };
 use folder::Folder;
@@ -130,7 +130,7 @@ impl Spill {
             Arc::new(Folder::open(files, bound).await.map_err(|error| Error::Store(format!("{url}: {error}")))?);
         // The spill tries again by itself, with longer pauses; and a disk may be slow, but answers.
         let retry = RetryPolicy { attempts: 1, first_timeout: std::time::Duration::from_secs(60), ..store.retry };
-        let store = Store::custom(&url, folder.clone(), StoreOptions { retry, ..store });
+        let store = Store::custom(&url, folder.clone(), StoreOptions { retry, limits: Limits::none(), ..store });
         let io = Arc::new(TableIo {
             store,
             cache,

@@ -1,103 +1,35 @@
 //! The one door to the bucket: keys, conditional writes, deadlines, bounded retries, and a count of every request.
 
+mod bucket;
+mod budget;
 mod counts;
 mod file;
+mod gate;
+mod governor;
+mod health;
+mod hedge;
+mod outage;
 pub mod owner;
 pub mod probe;
+mod read;
 mod remote;
+mod request;
+mod window;
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 
+pub use bucket::{Answer, Bucket, Failure, Got, Head, Listed, When};
 pub use counts::{Cause, Kind, RequestCount, Requests};
+pub use outage::Down;
+use request::Ask;
 
 use crate::{
     clock::{Clock, Entropy},
+    cost::Prices,
     error::{Error, Result},
 };
-
-/// One bucket, or a prefix of it: the seam that simulations and fault wrappers implement. No retries behind it.
-pub trait Bucket: Send + Sync + 'static {
-    /// Stores `body` under `key`. `tag` is kept beside it where the bucket can, and answered by [`Bucket::head`].
-    /// Returns the entity tag, if the bucket has them.
-    fn put<'a>(&'a self, key: &'a str, body: &'a [Bytes], when: When, tag: u128) -> Answer<'a, Option<String>>;
-    /// Reads `range` of an object, or all of it.
-    fn get<'a>(&'a self, key: &'a str, range: Option<Range<u64>>) -> Answer<'a, Got>;
-    /// What is known about an object.
-    fn head<'a>(&'a self, key: &'a str) -> Answer<'a, Head>;
-    /// At most `max` objects whose key begins with `prefix` and is greater than `after`, in key order.
-    fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>, max: usize) -> Answer<'a, Vec<Listed>>;
-    /// Deletes an object; deleting an absent one is no error.
-    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
-    /// Lets go of what keeps others out: nothing is written any more.
-    fn close(&self) {}
-}
-
-/// A bucket's answer.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, Failure>>;
-
-/// The condition of a [`Bucket::put`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum When {
-    /// Whatever is there.
-    Always,
-    /// Only if the key is absent.
-    Absent,
-    /// Only if the object there has this entity tag.
-    Matches(String),
-}
-
-/// An object's bytes and entity tag.
-#[derive(Clone, Debug)]
-pub struct Got {
-    /// What was asked for.
-    pub bytes: Bytes,
-    /// Entity tag, if the bucket has them.
-    pub etag: Option<String>,
-}
-
-/// What is known about an object.
-#[derive(Clone, Debug)]
-pub struct Head {
-    /// Bytes stored.
-    pub bytes: u64,
-    /// The tag it was stored with, if the bucket keeps tags.
-    pub tag: Option<u128>,
-}
-
-/// One object of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Key, relative to the store.
-    pub key: String,
-    /// Bytes stored.
-    pub bytes: u64,
-}
-
-/// Why one request failed, sorted by what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// There is no such object.
-    #[error("no such object")]
-    NotFound,
-    /// The condition of a put does not hold, or another put of the key is under way.
-    #[error("the condition does not hold")]
-    Exists,
-    /// Time-out, broken connection, throttling, server error: the same request may succeed later.
-    #[error("{0}")]
-    Transient(String),
-    /// The credentials are wrong or may not do this.
-    #[error("{0}")]
-    Denied(String),
-    /// The bucket does not exist.
-    #[error("{0}")]
-    NoBucket(String),
-    /// Anything else; trying again is of no use.
-    #[error("{0}")]
-    Fatal(String),
-}
 
 /// What kind of place the bucket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +68,47 @@ impl Default for RetryPolicy {
     }
 }
 
+/// What bounds requests beside the [`RetryPolicy`]. The default bounds what readers wait for.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest that a foreground read takes, whatever its attempts; `None`: as long as the retry policy tries. Foreground is
+    /// what a reader waits for: pages, indexes, manifests.
+    pub read_timeout: Option<Duration>,
+    /// Whether foreground reads fail after a moment while the bucket is known to be down.
+    pub fail_fast: bool,
+    /// Share of the reads of pages that may be sent a second time when they are late; 0: none.
+    pub hedge_share: f64,
+    /// Whether fewer requests are in flight when the bucket throttles.
+    pub gate: bool,
+    /// Requests a second above which background work waits; `None`: any number.
+    pub requests_per_second: Option<f64>,
+    /// Dollars a day, by `prices`, above which background work waits; `None`: any sum.
+    pub dollars_per_day: Option<f64>,
+    /// What requests cost.
+    pub prices: Prices,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            read_timeout: Some(Duration::from_secs(10)),
+            fail_fast: true,
+            hedge_share: 0.05,
+            gate: true,
+            requests_per_second: None,
+            dollars_per_day: None,
+            prices: Prices::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// Nothing but the retry policy: for a store that is a local disk.
+    pub fn none() -> Self {
+        Self { read_timeout: None, fail_fast: false, hedge_share: 0.0, gate: false, ..Self::default() }
+    }
+}
+
 /// Options of [`Store::open`].
 #[derive(Clone)]
 pub struct StoreOptions {
@@ -143,6 +116,8 @@ pub struct StoreOptions {
     pub s3: Vec<(String, String)>,
     /// How long to try.
     pub retry: RetryPolicy,
+    /// What else bounds requests.
+    pub limits: Limits,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness: tags and jitter.
@@ -159,6 +134,10 @@ struct Inner {
     bucket: Arc<dyn Bucket>,
     options: StoreOptions,
     counts: counts::Counters,
+    outage: outage::Outage,
+    hedges: hedge::Hedges,
+    gate: Option<Arc<gate::Gate>>,
+    governor: governor::Governor,
 }
 
 impl std::fmt::Debug for Store {
@@ -189,7 +168,23 @@ impl Store {
     }
 
     fn new(url: &str, place: Place, bucket: Arc<dyn Bucket>, options: StoreOptions) -> Self {
-        Self(Arc::new(Inner { url: url.to_owned(), place, bucket, options, counts: counts::Counters::default() }))
+        let mut options = options;
+        // A disk answers or fails: it is never away, and asks nobody to wait.
+        if matches!(place, Place::File | Place::Memory) {
+            options.limits = Limits { fail_fast: false, hedge_share: 0.0, gate: false, ..options.limits };
+        }
+        let limits = &options.limits;
+        Self(Arc::new(Inner {
+            url: url.to_owned(),
+            place,
+            bucket,
+            counts: counts::Counters::default(),
+            outage: outage::Outage::default(),
+            hedges: hedge::Hedges::new(limits.hedge_share),
+            gate: limits.gate.then(Arc::default),
+            governor: governor::Governor::new(limits),
+            options,
+        }))
     }
 
     /// The URL it was opened with.
@@ -199,6 +194,7 @@ impl Store {
 
     /// Lets another process have the store: nothing is written through this handle any more.
     pub fn close(&self) {
+        self.0.outage.close();
         self.0.bucket.close();
     }
 
@@ -215,6 +211,41 @@ impl Store {
     /// Requests made so far, by kind and cause.
     pub fn requests(&self) -> Requests {
         self.0.counts.read()
+    }
+
+    /// Since when the bucket does not answer, if it is known to be down.
+    pub fn down(&self) -> Option<Down> {
+        self.0.outage.down(&**self.clock())
+    }
+
+    /// Which background work waits for the budget of requests, if any does.
+    pub fn over_budget(&self) -> Option<String> {
+        self.0.governor.trouble()
+    }
+
+    /// Whether flushes make room that commits need: then they wait for no budget.
+    pub(crate) fn set_urgent(&self, urgent: bool) {
+        self.0.governor.set_urgent(urgent);
+    }
+
+    /// How requests fare beside what they were for, by name.
+    pub(crate) fn counters(&self) -> [(&'static str, u64); 11] {
+        let Inner { outage, hedges, gate, governor, .. } = &*self.0;
+        let (sent, won) = hedges.counts();
+        let gate = gate.as_ref().map(|gate| gate.figures()).unwrap_or_default();
+        [
+            ("store_down_seconds", self.down().map_or(0, |down| down.lasts.as_secs().max(1))),
+            ("store_reads_failed_fast", outage.failed_fast()),
+            ("store_hedges_sent", sent),
+            ("store_hedges_won", won),
+            ("store_in_flight_limit", gate.limit as u64),
+            ("store_in_flight", gate.in_flight as u64),
+            ("store_waiting", gate.waiting as u64),
+            ("store_waited", gate.waited),
+            ("store_throttled", gate.throttled),
+            ("store_budget_waiting", governor.waiting()),
+            ("store_budget_held", governor.held()),
+        ]
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -240,7 +271,7 @@ impl Store {
         let bytes = body.iter().map(|chunk| chunk.len() as u64).sum();
         for attempt in 0.. {
             let put = self.0.bucket.put(key, body, when.clone(), tag);
-            match self.request(Kind::Put, cause, bytes, attempt, put).await {
+            match self.request(Ask { kind: Kind::Put, cause, bytes, attempt }, put).await {
                 Ok(etag) => return Ok(Put::Won(etag)),
                 Err(Failure::Exists) => match self.head(key, cause).await? {
                     Some(head) if head.tag == Some(tag) => return Ok(Put::Won(None)),
@@ -271,25 +302,10 @@ impl Store {
         self.get_if_there(key, None, 0, cause).await
     }
 
-    async fn get_if_there(&self, key: &str, range: Option<Range<u64>>, len: u64, cause: Cause) -> Result<Option<Got>> {
-        for attempt in 0.. {
-            let get = self.0.bucket.get(key, range.clone());
-            match self.request(Kind::Get, cause, len, attempt, get).await {
-                Ok(got) => {
-                    self.0.counts.add_bytes(Kind::Get, cause, got.bytes.len() as u64);
-                    return Ok(Some(got));
-                }
-                Err(Failure::NotFound) => return Ok(None),
-                Err(failure) => self.pause(key, attempt, failure).await?,
-            }
-        }
-        unreachable!("pause ends the attempts")
-    }
-
     /// What is known about an object, if it is there.
     pub async fn head(&self, key: &str, cause: Cause) -> Result<Option<Head>> {
         for attempt in 0.. {
-            match self.request(Kind::Head, cause, 0, attempt, self.0.bucket.head(key)).await {
+            match self.request(Ask { kind: Kind::Head, cause, bytes: 0, attempt }, self.0.bucket.head(key)).await {
                 Ok(head) => return Ok(Some(head)),
                 Err(Failure::NotFound) => return Ok(None),
                 Err(failure) => self.pause(key, attempt, failure).await?,
@@ -301,7 +317,8 @@ impl Store {
     /// At most `max` objects whose key begins with `prefix` and is greater than `after`, in key order.
     pub async fn list(&self, prefix: &str, after: Option<&str>, max: usize, cause: Cause) -> Result<Vec<Listed>> {
         for attempt in 0.. {
-            match self.request(Kind::List, cause, 0, attempt, self.0.bucket.list(prefix, after, max)).await {
+            let list = self.0.bucket.list(prefix, after, max);
+            match self.request(Ask { kind: Kind::List, cause, bytes: 0, attempt }, list).await {
                 Ok(listed) => return Ok(listed),
                 Err(failure) => self.pause(prefix, attempt, failure).await?,
             }
@@ -312,63 +329,12 @@ impl Store {
     /// Deletes an object; deleting an absent one is no error.
     pub async fn delete(&self, key: &str, cause: Cause) -> Result<()> {
         for attempt in 0.. {
-            match self.request(Kind::Delete, cause, 0, attempt, self.0.bucket.delete(key)).await {
+            match self.request(Ask { kind: Kind::Delete, cause, bytes: 0, attempt }, self.0.bucket.delete(key)).await {
                 Ok(()) | Err(Failure::NotFound) => return Ok(()),
                 Err(failure) => self.pause(key, attempt, failure).await?,
             }
         }
         unreachable!("pause ends the attempts")
-    }
-
-    /// One counted request under its deadline.
-    async fn request<T>(
-        &self,
-        kind: Kind,
-        cause: Cause,
-        bytes: u64,
-        attempt: u32,
-        answer: Answer<'_, T>,
-    ) -> Result<T, Failure> {
-        let patience = self.0.options.retry.first_timeout + Duration::from_micros(bytes);
-        let patience = patience * 2u32.pow(attempt.min(5));
-        let counts = &self.0.counts;
-        counts.add_request(kind, cause);
-        if kind == Kind::Put {
-            counts.add_bytes(kind, cause, bytes);
-        }
-        let answer = match tokio::time::timeout(patience, answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Failure::Transient(format!("no answer within {patience:?}"))),
-        };
-        if !matches!(answer, Ok(_) | Err(Failure::NotFound | Failure::Exists)) {
-            counts.add_error(kind, cause);
-        }
-        answer
-    }
-
-    /// Waits before the next attempt, or gives up with the error that the caller gets.
-    async fn pause(&self, key: &str, attempt: u32, failure: Failure) -> Result<()> {
-        let retry = &self.0.options.retry;
-        let at = format!("{}/{key}", self.url());
-        match failure {
-            Failure::Transient(_) | Failure::Exists if attempt + 1 < retry.attempts => {
-                let pause = (retry.first_pause * 2u32.pow(attempt.min(10))).min(retry.pause_max);
-                // Jitter, so that clients that failed together do not return together.
-                let jitter = (self.0.options.entropy.next_u64() >> 32) as u32;
-                let pause = pause / 2 + (pause / 2).mul_f64(f64::from(jitter) / f64::from(u32::MAX));
-                // One failure or two are everyday; a third in a row is worth a line, and who gives up says so.
-                match attempt {
-                    2 => tracing::warn!(%at, %failure, "a store request failed three times, trying on"),
-                    _ => tracing::debug!(%at, attempt, %failure, ?pause, "store request failed, trying again"),
-                }
-                tokio::time::sleep(pause).await;
-                Ok(())
-            }
-            Failure::Transient(why) => Err(Error::Retry(format!("{at}: {why} (after {} attempts)", attempt + 1))),
-            Failure::Denied(why) => Err(Error::Store(format!("{at}: access denied: {why}"))),
-            Failure::NoBucket(why) => Err(Error::Store(format!("{}: the bucket does not exist: {why}", self.url()))),
-            failure => Err(Error::Store(format!("{at}: {failure}"))),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! An object opened for reading: its index and filter, loaded once; its pages, through the cache.
 
+mod joined;
 mod tails;
 
 use std::sync::{
@@ -8,9 +9,12 @@ use std::sync::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    future::{BoxFuture, Shared},
+};
 use holdfast_cache::{Cache, Key, Origin, OriginError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub(crate) use self::tails::Tails;
 use crate::{
@@ -24,8 +28,9 @@ use crate::{
     types::{CommitSeq, Op},
 };
 
-/// Overflow pages of one value fetched at once.
-const EXTENT_READS: usize = 8;
+/// Overflow pages of one value fetched in one step, and such steps at once.
+const EXTENT_PAGES: u32 = 64;
+const EXTENT_STEPS: usize = 2;
 /// Overflow pages read in one request for copying.
 const COPY_PAGES: u32 = 32;
 
@@ -84,13 +89,18 @@ pub(crate) struct Table {
     tail: RwLock<Option<Arc<Tail>>>,
     /// When the tail was last wanted, in ticks of [`Tails`].
     used: AtomicU32,
-    loading: tokio::sync::Mutex<()>,
+    loading: Mutex<Option<Loading>>,
+    /// Runs of pages that are fetched together now.
+    runs: joined::Runs,
 }
+
+/// A read of the tail that is under way: whoever wants it meanwhile shares the answer, failures included.
+type Loading = Shared<BoxFuture<'static, Result<Arc<Tail>>>>;
 
 impl Table {
     pub(crate) fn new(meta: ObjectMeta, io: Arc<TableIo>) -> Self {
         let used = AtomicU32::new(io.tails.tick());
-        Self { meta, io, tail: RwLock::default(), used, loading: tokio::sync::Mutex::new(()) }
+        Self { meta, io, tail: RwLock::default(), used, loading: Mutex::default(), runs: joined::Runs::default() }
     }
 
     /// The object's key in the store.
@@ -120,13 +130,30 @@ impl Table {
         if let Some(tail) = self.tail_now() {
             return Ok(tail);
         }
-        let _one_fetch = self.loading.lock().await;
-        if let Some(tail) = self.tail_now() {
-            return Ok(tail);
-        }
-        let tail = Arc::new(self.read_tail(Cause::Tail).await?);
-        self.set_tail(tail.clone());
-        Ok(tail)
+        let loading = {
+            let mut loading = self.loading.lock();
+            if let Some(tail) = self.tail_now() {
+                return Ok(tail);
+            }
+            loading.get_or_insert_with(|| self.load_tail()).clone()
+        };
+        loading.await
+    }
+
+    /// Reads the tail in a task of its own: a reader that is cancelled takes nobody's answer with it.
+    fn load_tail(self: &Arc<Self>) -> Loading {
+        let table = self.clone();
+        let read = tokio::spawn(async move {
+            let read = table.read_tail(Cause::Tail).await.map(Arc::new);
+            if let Ok(tail) = &read {
+                table.set_tail(tail.clone());
+            }
+            // Whoever comes later reads again.
+            *table.loading.lock() = None;
+            read
+        });
+        let ended = read.map(|read| read.unwrap_or_else(|error| Err(Error::Retry(format!("a read ended: {error}")))));
+        ended.boxed().shared()
     }
 
     /// Gives the table its tail.
@@ -225,6 +252,9 @@ impl Table {
             Some(tail) => tail,
             None => Arc::new(self.read_tail(Cause::Tail).await?),
         };
+        if let Some(stored) = self.runs.fetch(page).await {
+            return self.verify(&tail, page, stored?);
+        }
         let at = tail.page(page)?;
         let range = at.offset..at.offset + u64::from(at.len);
         let stored = self.io.store.get(&self.key(), range, Cause::Page).await?;
@@ -297,15 +327,21 @@ impl Table {
     /// A value from its overflow pages.
     pub(crate) async fn value(self: &Arc<Self>, extent: Extent) -> Result<Bytes> {
         let end = self.extent_end(extent)?;
+        let tail = self.tail().await?;
+        let steps = (extent.first_page..end).step_by(EXTENT_PAGES as usize);
+        let steps = steps.map(|first| (first..end.min(first + EXTENT_PAGES)).collect::<Vec<_>>());
         // Boxed: one large state machine less inside every read of a small row.
-        let read = futures::stream::iter(extent.first_page..end)
-            .map(|page| {
-                let table = self.clone();
-                async move { page::overflow_piece(&table.page(page).await?).map_err(|error| table.at(error)) }
+        let read = futures::stream::iter(steps)
+            .map(|pages| {
+                let (table, tail) = (self.clone(), tail.clone());
+                async move { Ok(table.pages(&tail, &pages).await) }
             })
-            .buffered(EXTENT_READS)
-            .try_fold(BytesMut::new(), |mut value, piece| async move {
-                value.extend_from_slice(&piece);
+            .buffered(EXTENT_STEPS)
+            .try_fold(BytesMut::new(), |mut value, pages| async move {
+                for page in pages {
+                    let piece = page::overflow_piece(&page?).map_err(|error| self.at(error))?;
+                    value.extend_from_slice(&piece);
+                }
                 Ok(value)
             });
         let value: BoxFuture<'_, Result<BytesMut>> = Box::pin(read);

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast::{Batch, Db, Durability, Options, clock::Clock};
+use holdfast::{Batch, Db, Durability, Keyspace, Options, ScanOptions, clock::Clock};
 
 /// Started with the process, as the machine's monotonic clock is; the wall clock runs beside it.
 struct SetClock {
@@ -189,4 +189,64 @@ async fn a_ttl_of_nothing_is_refused() {
     options.cache_ttl = Some(Duration::ZERO);
     let error = Db::open("memory:///", options).await.err().unwrap().to_string();
     assert!(error.contains("cache_ttl"), "{error}");
+}
+
+/// Requests for pages so far, and pages that they brought.
+fn page_reads(db: &Db) -> (u64, u64) {
+    let stats = db.stats();
+    let requests = stats.requests.iter().filter(|count| (count.kind, count.cause) == ("get", "page"));
+    (requests.map(|count| count.requests).sum(), stats.cache.fetches)
+}
+
+async fn scan(db: &Db, keyspace: &Keyspace, options: ScanOptions, rows: usize) -> usize {
+    let (mut scan, mut found) = (db.scan(keyspace, options).unwrap(), Vec::new());
+    while found.len() < rows && scan.next_batch(&mut found, 100).await.unwrap() > 0 {}
+    assert!(found.is_sorted_by(|a, b| a.key < b.key) || found.is_sorted_by(|a, b| a.key > b.key));
+    found.len()
+}
+
+/// Page by page a scan would make as many requests as there are pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_asks_for_many_pages_at_once_and_for_none_twice() {
+    const ROWS: usize = 8000;
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().join("bucket").display());
+    let mut options = Options::default();
+    // Too small to keep what is read ahead.
+    options.memory_cache = Some(64 << 10);
+    let db = Db::open(&url, options).await.unwrap();
+    let keyspace = db.keyspace("k").await.unwrap();
+    for rows in (0..ROWS as u64).collect::<Vec<_>>().chunks(100) {
+        let mut batch = Batch::new();
+        rows.iter().for_each(|row| batch.put(&keyspace, row.to_be_bytes().to_vec(), vec![7; 1000]));
+        db.write(batch, Durability::Quorum).await.unwrap();
+    }
+    db.put(&keyspace, "large", vec![9; 3 << 20]).await.unwrap();
+    db.checkpoint().await.unwrap();
+    let pages = figure(&db, "tree_bytes") / (16 << 10);
+    assert!(pages > 500);
+    let end = ScanOptions::range(0u64.to_be_bytes().to_vec(), (ROWS as u64).to_be_bytes().to_vec());
+    for options in [end.clone(), end.clone().reversed()] {
+        let before = page_reads(&db);
+        assert_eq!(scan(&db, &keyspace, options, usize::MAX).await, ROWS);
+        let after = page_reads(&db);
+        let (requests, fetched) = (after.0 - before.0, after.1 - before.1);
+        assert!(fetched > 480 && fetched <= pages, "{fetched} of {pages} pages fetched");
+        assert!(requests * 20 < fetched, "{requests} requests for {fetched} pages");
+    }
+    // A scan that ends early leaves the rest alone.
+    let before = page_reads(&db);
+    assert_eq!(scan(&db, &keyspace, end.clone(), 2000).await, 2000);
+    let fetched = page_reads(&db).1 - before.1;
+    assert!(fetched * 4 < pages * 3, "{fetched} of {pages} pages fetched for a quarter of the rows");
+    // Who wants little gets little.
+    let before = page_reads(&db);
+    assert_eq!(scan(&db, &keyspace, end, 100).await, 100);
+    let fetched = page_reads(&db).1 - before.1;
+    assert!(fetched <= 40, "{fetched} pages fetched for 100 rows");
+    let before = page_reads(&db);
+    assert_eq!(db.get(&keyspace, b"large").await.unwrap().unwrap(), vec![9; 3 << 20]);
+    let requests = page_reads(&db).0 - before.0;
+    assert!(requests <= 6, "{requests} requests for a value of 3 MiB");
+    db.close().await.unwrap();
 }

@@ -21,13 +21,15 @@ struct Cluster {
     bucket: Arc<dyn Bucket>,
     dirs: TempDir,
     memtable: usize,
+    hot_lists: Option<Duration>,
     nodes: BTreeMap<u64, Db>,
 }
 
 impl Cluster {
     fn empty() -> Self {
         let (net, bucket) = (Loopback::new(), store::in_memory());
-        Self { net, bucket, dirs: tempfile::tempdir().unwrap(), memtable: 1 << 20, nodes: BTreeMap::new() }
+        let (dirs, nodes) = (tempfile::tempdir().unwrap(), BTreeMap::new());
+        Self { net, bucket, dirs, memtable: 1 << 20, hot_lists: None, nodes }
     }
 
     async fn of_three() -> Self {
@@ -62,6 +64,7 @@ impl Cluster {
         options.bucket = Some(Arc::clone(&self.bucket));
         options.memtable_bytes = self.memtable;
         options.log_bytes = 64 << 20;
+        options.hot_list_interval = self.hot_lists;
         async move { Db::open("memory:///", options).await }
     }
 
@@ -259,6 +262,42 @@ async fn a_followers_snapshot_outlives_compactions_of_the_leader() {
         let newest = follower.get(&table, &key(n)).await.unwrap().unwrap();
         assert_eq!(newest, vec![version - 1; 1000], "row {n}");
     }
+}
+
+/// No cold start: whoever takes over fetches what the readers of the old leader had in RAM, although it never read any of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_fetches_the_pages_that_were_hot() {
+    let mut cluster = Cluster::empty();
+    cluster.hot_lists = Some(Duration::from_millis(50));
+    cluster.start_all(&[1, 2, 3]).await;
+    let figure = |db: &Db, name| db.stats().counters.iter().find(|(of, _)| *of == name).unwrap().1;
+    let (first, leader) = cluster.leader().await;
+    let table = leader.keyspace("t").await.unwrap();
+    for n in 0..2000 {
+        leader.put(&table, key(n), vec![7; 1000]).await.unwrap();
+    }
+    leader.checkpoint().await.unwrap();
+    // A list that was begun before all was read may lack some.
+    for _ in 0..2 {
+        for n in 0..2000 {
+            leader.get(&table, &key(n)).await.unwrap().unwrap();
+        }
+        let written = figure(&leader, "hot_lists_written");
+        while figure(&leader, "hot_lists_written") == written {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    assert!(cluster.followers().iter().all(|db| figure(db, "warmed_pages") == 0));
+    drop(cluster.nodes.remove(&first));
+    drop(leader);
+    let (_, next) = cluster.leader().await;
+    while figure(&next, "hot_lists_read") < 2 {
+        tokio::time::sleep(LOOK).await;
+    }
+    assert!(figure(&next, "warmed_pages") > 100);
+    let before = next.stats().cache.fetches;
+    assert_eq!(rows(&next, &table).await.len(), 2000);
+    assert_eq!(next.stats().cache.fetches - before, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

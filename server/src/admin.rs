@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -19,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use holdfast::{Db, Stats, cluster::Member};
+use holdfast::{Db, Stats, cluster::Member, cost::Period, store::Kind};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 
@@ -100,6 +100,13 @@ async fn metrics(State(admin): Shared) -> String {
     let uptime = admin.started.elapsed().as_secs();
     let _ = writeln!(text, "# TYPE holdfast_uptime_seconds gauge\nholdfast_uptime_seconds {uptime}");
     engine_metrics(&mut text, &admin.db.stats());
+    let outlook = admin.db.outlook();
+    let rate = outlook.log_bytes_per_second.round();
+    let _ = writeln!(text, "# TYPE holdfast_log_bytes_per_second gauge\nholdfast_log_bytes_per_second {rate}");
+    if let Some(lasts) = outlook.runway {
+        let seconds = lasts.as_secs();
+        let _ = writeln!(text, "# TYPE holdfast_runway_seconds gauge\nholdfast_runway_seconds {seconds}");
+    }
     cluster_metrics(&mut text, &admin.db);
     text
 }
@@ -156,6 +163,7 @@ async fn status(State(admin): Shared) -> Json<Value> {
         "mysql": admin.mysql,
         "healthy": admin.db.snapshot().is_ok(),
         "troubles": troubles(&admin.db),
+        "outage": outage(&admin.db),
         "serving": admin.serving.load(Ordering::Relaxed),
         "draining": admin.draining.load(Ordering::Relaxed),
         "cluster": cluster::status(&admin.db).unwrap_or_default(),
@@ -172,8 +180,22 @@ fn troubles(db: &Db) -> Value {
     json!({
         "ended": troubles.ended,
         "commits_refused": troubles.commits_refused,
+        "bucket": troubles.bucket,
+        "budget": troubles.budget,
         "flush": troubles.flush,
         "archive": troubles.archive,
+    })
+}
+
+/// Whether the bucket is away, and how long commits go on without it; `null` while nothing is written.
+fn outage(db: &Db) -> Value {
+    let outlook = db.outlook();
+    let minutes = |lasts: Option<Duration>| lasts.map(|lasts| lasts.as_secs_f64() / 60.0);
+    json!({
+        "bucket_down_seconds": outlook.bucket_down.map(|down| down.as_secs()),
+        "log_bytes_per_second": outlook.log_bytes_per_second.round(),
+        "runway_minutes": minutes(outlook.runway),
+        "log_runway_minutes": minutes(outlook.log_runway),
     })
 }
 
@@ -218,14 +240,14 @@ async fn cost(State(admin): Shared) -> Json<Value> {
     Json(cost_report(&admin.db.stats(), admin.started.elapsed().as_secs_f64()))
 }
 
-/// Dollars at S3's list price: requests since the start, and what they and the stored bytes come to in a month.
+/// Dollars for requests since the start and over the last minutes, and what they and the stored bytes come to in a month.
 fn cost_report(stats: &Stats, uptime_seconds: f64) -> Value {
-    use holdfast::cost::{GET_DOLLARS, PUT_DOLLARS, storage_dollars_per_month};
+    let prices = &stats.prices;
     let count =
         |kinds: &[&str]| -> u64 { stats.requests.iter().filter(|r| kinds.contains(&r.kind)).map(|r| r.requests).sum() };
     // DELETE is free.
     let (writes, reads) = (count(&["put", "list"]), count(&["get", "head"]));
-    let dollars = writes as f64 * PUT_DOLLARS + reads as f64 * GET_DOLLARS;
+    let dollars = writes as f64 * prices.request(Kind::Put) + reads as f64 * prices.request(Kind::Get);
     let stored = stats.counters.iter().filter(|(name, _)| matches!(*name, "tree_bytes" | "tree_dead_bytes"));
     let stored: u64 = stored.map(|(_, bytes)| bytes).sum();
     json!({
@@ -234,7 +256,27 @@ fn cost_report(stats: &Stats, uptime_seconds: f64) -> Value {
         "request_dollars": dollars,
         "request_dollars_per_month_at_this_rate": dollars * SECONDS_A_MONTH / uptime_seconds.max(1.0),
         "stored_bytes": stored,
-        "storage_dollars_per_month": storage_dollars_per_month(stored),
+        "storage_dollars_per_month": prices.storage_per_month(stored),
+        "since_start": spent(&stats.spent),
+        "last_minutes": spent(&stats.spent_lately),
+        "prices": {
+            "put_per_1000": prices.put_per_1000,
+            "get_per_1000": prices.get_per_1000,
+            "gb_month": prices.gb_month,
+        },
+    })
+}
+
+fn spent(period: &Period) -> Value {
+    let by_cause =
+        period.by_cause.iter().map(|(cause, dollars)| (cause.name().to_owned(), period.per_hour(*dollars).into()));
+    json!({
+        "seconds": period.lasts.as_secs(),
+        "transactions": period.commits,
+        "dollars": period.dollars(),
+        "dollars_per_hour": period.per_hour(period.dollars()),
+        "dollars_per_million_transactions": period.per_million_commits(),
+        "dollars_per_hour_by_cause": by_cause.collect::<serde_json::Map<String, Value>>(),
     })
 }
 

@@ -100,6 +100,27 @@ pub struct Serve {
     /// Acknowledge nothing after so many seconds without contact to the store, until it is seen again [default: go on].
     #[arg(long, value_name = "SECS", env = "HOLDFAST_FENCE_AFTER", value_parser = clap::value_parser!(u64).range(1..))]
     pub fence_after: Option<u64>,
+    /// Seconds that a read of what is not cached may take before it gets an error, whatever the bucket does
+    #[arg(long, value_name = "SECS", env = "HOLDFAST_READ_TIMEOUT", default_value_t = 10.0)]
+    pub read_timeout: f64,
+    /// Share of the page reads that may be sent to the bucket a second time when they are late; 0 turns it off
+    #[arg(long, value_name = "SHARE", env = "HOLDFAST_HEDGE_SHARE", default_value_t = 0.05)]
+    pub hedge_share: f64,
+    /// Dollars that the bucket's provider charges for 1000 PUT or LIST requests
+    #[arg(long, value_name = "DOLLARS", env = "HOLDFAST_PRICE_PUT_PER_1000", default_value_t = 0.005)]
+    pub price_put_per_1000: f64,
+    /// Dollars for 1000 GET or HEAD requests
+    #[arg(long, value_name = "DOLLARS", env = "HOLDFAST_PRICE_GET_PER_1000", default_value_t = 0.0004)]
+    pub price_get_per_1000: f64,
+    /// Dollars for a GB that is stored for a month
+    #[arg(long, value_name = "DOLLARS", env = "HOLDFAST_PRICE_GB_MONTH", default_value_t = 0.023)]
+    pub price_gb_month: f64,
+    /// Requests to the bucket a second above which background work waits; reads never do [default: any number]
+    #[arg(long, value_name = "N", env = "HOLDFAST_MAX_REQUESTS_PER_SECOND")]
+    pub max_requests_per_second: Option<f64>,
+    /// The same for dollars a day, by the --price settings [default: any sum]
+    #[arg(long, value_name = "DOLLARS", env = "HOLDFAST_MAX_DOLLARS_PER_DAY")]
+    pub max_dollars_per_day: Option<f64>,
     /// Log that fills an object of the archive before its time
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_ARCHIVE_BYTES", default_value = "4M")]
     pub archive_bytes: Size,
@@ -191,6 +212,20 @@ impl Serve {
         }
         if !(64 << 10..=256 << 20).contains(&self.archive_bytes.0) {
             return Err("--archive-bytes must be between 64K and 256M".to_owned());
+        }
+        if !(0.1..=3600.0).contains(&self.read_timeout) {
+            return Err("--read-timeout must be between 0.1 and 3600 seconds".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.hedge_share) {
+            return Err("--hedge-share must be between 0 and 1".to_owned());
+        }
+        let budgets = [self.max_requests_per_second, self.max_dollars_per_day];
+        if budgets.into_iter().flatten().any(|most| !most.is_finite() || most <= 0.0) {
+            return Err("--max-requests-per-second and --max-dollars-per-day must be more than 0".to_owned());
+        }
+        let prices = [self.price_put_per_1000, self.price_get_per_1000, self.price_gb_month];
+        if prices.iter().any(|price| !price.is_finite() || *price < 0.0) {
+            return Err("--price-*: a price is 0 or more dollars".to_owned());
         }
         if self.memtable_size.0 < 64 << 10 {
             return Err("--memtable-size must be at least 64K".to_owned());
@@ -391,6 +426,10 @@ mod tests {
             let flag = format!("--archive-interval={interval}");
             assert_eq!(serve(&[&flag]).unwrap().check().is_ok(), ok, "{flag}");
         }
+        assert!(serve(&["--read-timeout", "0"]).unwrap().check().is_err());
+        assert!(serve(&["--price-gb-month", "NaN"]).unwrap().check().is_err());
+        assert!(serve(&["--max-dollars-per-day", "0"]).unwrap().check().is_err());
+        assert!(serve(&["--hedge-share", "5"]).unwrap().check().is_err());
         assert!(serve(&["--recover-force"]).unwrap_err().contains("--recover-from"));
     }
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast::{Archiving, Db, Options, Recovery, cluster::ClusterOptions};
+use holdfast::{Archiving, Db, Options, Recovery, cluster::ClusterOptions, cost::Prices};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -194,6 +194,15 @@ async fn open_db(
         }
     }
     options.fence_after = settings.fence_after.map(Duration::from_secs);
+    options.read_timeout = Duration::from_secs_f64(settings.read_timeout);
+    options.hedge_share = settings.hedge_share;
+    options.prices = Prices {
+        put_per_1000: settings.price_put_per_1000,
+        get_per_1000: settings.price_get_per_1000,
+        gb_month: settings.price_gb_month,
+    };
+    options.max_requests_per_second = settings.max_requests_per_second;
+    options.max_dollars_per_day = settings.max_dollars_per_day;
     options.archive_bytes = usize::try_from(settings.archive_bytes.0).unwrap_or(usize::MAX);
     let force = settings.recover_force;
     options.recover = settings.recover_from.clone().map(|from| Recovery { from: Some(from), force });

@@ -4,7 +4,7 @@ use std::{io::Write, sync::Arc};
 
 use holdfast::{
     clock::{Entropy, SystemClock},
-    store::{RetryPolicy, Store, StoreOptions, probe::probe},
+    store::{Limits, RetryPolicy, Store, StoreOptions, probe::probe},
 };
 
 use crate::cli::StoreVerb;
@@ -15,6 +15,7 @@ pub async fn run(verb: &StoreVerb) -> Result<(), String> {
     let options = StoreOptions {
         s3: Vec::new(),
         retry: RetryPolicy::default(),
+        limits: Limits::default(),
         clock: Arc::new(SystemClock::new()),
         entropy: Arc::new(Entropy::from_os()),
     };

@@ -1,7 +1,7 @@
 //! The leader is killed, frozen or asked to step down, again and again, while clients write and read on all nodes: their
 //! history must be linearizable. `HOLDFAST_LEADER_KILLS` (default 3) sets the rounds of each kind, `HOLDFAST_FROZEN_SECS` (default 0)
 //! how long a frozen leader sleeps at least; `HOLDFAST_OLD_BIN` names an older release that the nodes run until they restart in
-//! turn.
+//! turn; `HOLDFAST_LOAD` (default 4) says how many clients write, and how many read.
 
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -23,6 +23,10 @@ fn rounds() -> u64 {
     std::env::var("HOLDFAST_LEADER_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
 }
 
+fn load() -> usize {
+    std::env::var("HOLDFAST_LOAD").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
+}
+
 /// Clients that write and read single rows on all nodes of a cluster.
 pub struct Load {
     pub clients: Arc<Clients>,
@@ -41,7 +45,7 @@ impl Load {
         let clients = Clients::new(urls, 16, Duration::from_millis(2));
         let first = cluster.leader().await;
         clients.create(&cluster.node(first).url("")).await;
-        let tasks = clients.run(4, 4);
+        let tasks = clients.run(load(), load());
         Self { clients, tasks, busy: Busy::begin() }
     }
 

@@ -17,6 +17,8 @@ pub enum Fault {
     Slow(Duration),
     /// Takes requests and never answers.
     Silent,
+    /// Closes connections instead of answering, as when nobody is there.
+    Gone,
     /// Answers this error to every `every`-th request instead of passing it on (1: to all).
     Fails {
         /// HTTP status.
@@ -72,6 +74,11 @@ impl Proxy {
     /// `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Requests that came so far, answered or not.
+    pub fn requests(&self) -> u64 {
+        *self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Behaves like this from the next request on.
@@ -179,6 +186,7 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
             }
             // The client goes away when it has waited long enough.
             Fault::Silent => return client.read_to_end(&mut Vec::new()).map(|_| ()),
+            Fault::Gone => break,
             Fault::Slow(wait) => std::thread::sleep(wait),
             Fault::Unconditional => request.head.retain(|line| {
                 let line = line.to_ascii_lowercase();

@@ -236,8 +236,18 @@ impl Server {
 
     /// Runs `holdfast admin VERB` against the server, off the async threads.
     pub async fn admin(&self, verb: &str) -> String {
+        self.run_admin(&[verb]).await
+    }
+
+    /// As [`Self::admin`], with the answer as JSON.
+    pub async fn admin_json(&self, verb: &str) -> String {
+        self.run_admin(&[verb, "--json"]).await
+    }
+
+    async fn run_admin(&self, args: &[&str]) -> String {
+        let verb = args.join(" ");
         let mut command = Command::new(binary());
-        command.args(["admin", verb, "--addr", &self.admin]).stdin(Stdio::null());
+        command.arg("admin").args(args).args(["--addr", &self.admin]).stdin(Stdio::null());
         let out = tokio::task::spawn_blocking(move || command.output()).await.expect("joins").expect("start holdfast");
         assert!(out.status.success(), "admin {verb}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8_lossy(&out.stdout).into_owned()

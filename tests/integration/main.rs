@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods)] // the longer ones time real processes and print what they measured
 
 mod larger_than_ram;
+mod outage;
 mod readme;
 mod s3_server;
 mod space;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast::{
     Error,
     clock::{Entropy, SystemClock},
-    store::{Cause, Kind, Put, RetryPolicy, Store, StoreOptions, When, owner, probe},
+    store::{Cause, Kind, Limits, Put, RetryPolicy, Store, StoreOptions, When, owner, probe},
 };
 use holdfast_tests::s3::S3Server;
 
@@ -14,7 +14,8 @@ fn open(server: &S3Server, url: &str, changes: &[(&str, &str)]) -> Store {
     let mut s3: Vec<(String, String)> = server.env().into_iter().map(|(key, value)| (key.to_string(), value)).collect();
     s3.extend(changes.iter().map(|(key, value)| (key.to_string(), value.to_string())));
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(Entropy::from_os()));
-    Store::open(url, StoreOptions { s3, retry: RetryPolicy::default(), clock, entropy }).expect("open store")
+    Store::open(url, StoreOptions { s3, retry: RetryPolicy::default(), limits: Limits::default(), clock, entropy })
+        .expect("open store")
 }
 
 fn body(bytes: usize) -> [Bytes; 2] {

@@ -3,8 +3,8 @@
 use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
-use futures::future::join_all;
 
+use super::ahead::{Ahead, Reach};
 use crate::{
     error::Result,
     format::{
@@ -17,8 +17,6 @@ use crate::{
     version::Run,
 };
 
-/// Most pages that one miss fetches at once.
-const READ_AHEAD_MAX: usize = 16;
 /// Bytes that a bulk reader asks for in one request.
 const BULK_BYTES: u64 = 1024 * 1024;
 
@@ -53,8 +51,7 @@ pub(crate) struct RunCursor {
     slots: std::ops::Range<usize>,
     entry: Option<Entry>,
     finished: bool,
-    /// Pages to fetch at the next miss.
-    ahead: usize,
+    ahead: Ahead,
     /// Rows that the reader still expects, or `usize::MAX`.
     expected: usize,
     bulk: Option<Bulk>,
@@ -87,7 +84,7 @@ impl RunCursor {
             leaf: None,
             slots: 0..0,
             entry: None,
-            ahead: 1,
+            ahead: Ahead::default(),
             expected: if limit_hint == 0 { usize::MAX } else { limit_hint },
             bulk: None,
             hot: false,
@@ -222,7 +219,13 @@ impl RunCursor {
             self.finish();
             return Ok(());
         }
-        let page = table.page_now(at.page);
+        let held = self.ahead.take(table.meta.id, at.page);
+        // Who knows how much is wanted has asked for it already.
+        if held.is_some() && self.expected == usize::MAX {
+            let reach = self.reach(&tail);
+            self.ahead.go_on(&table, &tail, reach);
+        }
+        let page = held.or_else(|| table.page_now(at.page));
         self.hot = page.is_some();
         let page = match (page, self.bulk.is_some()) {
             (Some(page), _) => page,
@@ -253,25 +256,30 @@ impl RunCursor {
     }
 
     /// Fetches the current page and, as misses follow each other, more and more of the pages behind it.
-    async fn fetch(&mut self, table: &Arc<Table>, tail: &Tail) -> Result<Bytes> {
-        let leaves = tail.leaves();
-        let rows_per_page = (tail.entries() as usize / leaves.len().max(1)).max(1);
-        let wanted = (self.expected / rows_per_page).saturating_add(1);
-        let window = self.ahead.max(if self.expected == usize::MAX { 1 } else { wanted }).min(wanted);
-        let window = window.clamp(1, READ_AHEAD_MAX);
-        self.ahead = (self.ahead * 2).min(READ_AHEAD_MAX);
-        let slots = match self.reverse {
-            false => self.leaf_at..(self.leaf_at + window).min(leaves.len()),
-            true => (self.leaf_at + 1).saturating_sub(window)..self.leaf_at + 1,
+    async fn fetch(&mut self, table: &Arc<Table>, tail: &Arc<Tail>) -> Result<Bytes> {
+        let rows_per_page = (tail.entries() as usize / tail.leaves().len().max(1)).max(1);
+        let wanted = match self.expected {
+            usize::MAX => None,
+            expected => Some((expected / rows_per_page).saturating_add(1)),
         };
-        let pages = leaves.get(slots).unwrap_or_default().iter().map(|leaf| leaf.page);
-        let mut pages: Vec<_> = pages.filter(|page| table.page_now(*page).is_none()).collect();
-        let current = leaves.get(self.leaf_at).map_or(u32::MAX, |leaf| leaf.page);
-        pages.retain(|page| *page != current);
-        let others = join_all(pages.into_iter().map(|page| table.page(page)));
-        // Only the current page's error counts: the others are a guess.
-        let (page, _) = futures::future::join(table.page(current), others).await;
-        page
+        // Boxed: one large state machine less inside every step of a scan.
+        let reach = self.reach(tail);
+        Box::pin(self.ahead.fetch(table, tail, self.leaf_at, reach, wanted)).await
+    }
+
+    /// The leaves inside the bounds.
+    fn reach(&self, tail: &Tail) -> Reach {
+        let leaves = tail.leaves();
+        let low = match &self.start {
+            Bound::Included(key) | Bound::Excluded(key) => tail.find_leaf(key, CommitSeq::MAX),
+            Bound::Unbounded => 0,
+        };
+        let high = match &self.end {
+            Bound::Included(key) => leaves.partition_point(|leaf| leaf.key <= key),
+            Bound::Excluded(key) => leaves.partition_point(|leaf| leaf.key < key),
+            Bound::Unbounded => leaves.len(),
+        };
+        Reach { low, high, reverse: self.reverse }
     }
 
     async fn fetch_bulk(&mut self, table: &Arc<Table>, tail: &Tail) -> Result<Bytes> {

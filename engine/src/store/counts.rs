@@ -79,6 +79,11 @@ impl Cause {
         Self::Warm,
     ];
 
+    /// Whether readers wait for what is read for it.
+    pub(super) fn is_foreground(self) -> bool {
+        matches!(self, Self::Page | Self::Tail | Self::Manifest)
+    }
+
     /// Its name in metrics and tables.
     pub fn name(self) -> &'static str {
         match self {

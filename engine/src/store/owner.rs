@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Key of the record.
-const KEY: &str = "owner";
+pub(super) const KEY: &str = "owner";
 /// How long an opening waits for a store that says nothing.
 const FIRST_CONTACT: Duration = Duration::from_secs(30);
 /// Newest version that this build reads, and the one it writes.

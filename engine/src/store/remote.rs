@@ -163,11 +163,17 @@ fn sort(error: StoreError) -> Failure {
             Failure::Exists
         }
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => Failure::Denied(text),
+        StoreError::Generic { .. } if is_throttled(&text) => Failure::Throttled(text),
         StoreError::Generic { .. } | StoreError::JoinError { .. } if !is_client_error(&text) => {
             Failure::Transient(text)
         }
         _ => Failure::Fatal(text),
     }
+}
+
+/// S3 answers 503 with `SlowDown`; others leave out the code, or answer 429.
+fn is_throttled(text: &str) -> bool {
+    ["SlowDown", "status code: 503", "status code: 429"].iter().any(|sign| text.contains(sign))
 }
 
 /// A 4xx that trying again does not mend; 408 and 429 do pass.
@@ -187,8 +193,9 @@ mod tests {
     #[test]
     fn errors_are_sorted_by_what_to_do() {
         let status = |code: &str| sort(generic(&format!("Server returned non-2xx status code: {code}: body")));
-        assert!(matches!(status("503 Service Unavailable"), Failure::Transient(_)));
-        assert!(matches!(status("429 Too Many Requests"), Failure::Transient(_)));
+        assert!(matches!(status("500 Internal Server Error"), Failure::Transient(_)));
+        assert!(matches!(status("503 Service Unavailable"), Failure::Throttled(_)));
+        assert!(matches!(status("429 Too Many Requests"), Failure::Throttled(_)));
         assert!(matches!(status("400 Bad Request"), Failure::Fatal(_)));
         assert!(matches!(
             sort(generic("HTTP error: connection closed before message completed")),

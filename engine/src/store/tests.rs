@@ -5,12 +5,20 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 
 use super::{owner::Owner, *};
+
+#[path = "tests/budget.rs"]
+mod budgets;
+#[path = "tests/outage.rs"]
+mod outage;
+#[path = "tests/pace.rs"]
+mod pace;
+
 use crate::clock::SystemClock;
 
 fn options() -> StoreOptions {
     let retry = RetryPolicy { attempts: 4, first_pause: Duration::from_micros(10), ..RetryPolicy::default() };
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(Entropy::from_seed(1)));
-    StoreOptions { s3: Vec::new(), retry, clock, entropy }
+    StoreOptions { s3: Vec::new(), retry, limits: Limits::default(), clock, entropy }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -32,24 +40,27 @@ enum Fault {
     Unconditional,
     /// The server never answers.
     Silence,
+    /// The server takes its time.
+    Slow(Duration),
 }
 
 /// A bucket that goes wrong as told, in order, and then works.
 struct Faulty {
     inner: remote::RemoteBucket,
     faults: Mutex<VecDeque<Fault>>,
-    always: Option<Fault>,
+    always: Mutex<Option<Fault>>,
 }
 
 fn faulty(faults: impl IntoIterator<Item = Fault>, always: Option<Fault>) -> Store {
     let faults = Mutex::new(faults.into_iter().collect());
-    let bucket = Faulty { inner: remote::RemoteBucket::memory("p"), faults, always };
+    let bucket = Faulty { inner: remote::RemoteBucket::memory("p"), faults, always: Mutex::new(always) };
     Store::custom("faulty://", Arc::new(bucket), options())
 }
 
 impl Faulty {
     async fn wrap<T>(&self, request: Answer<'_, T>) -> Result<T, Failure> {
-        let fault = self.faults.lock().pop_front().or_else(|| self.always.clone());
+        let fault = self.faults.lock().pop_front();
+        let fault = fault.or_else(|| self.always.lock().clone());
         match fault {
             Some(Fault::Before(failure)) => Err(failure),
             Some(Fault::After(failure)) => {
@@ -57,12 +68,16 @@ impl Faulty {
                 Err(failure)
             }
             Some(Fault::Silence) => std::future::pending().await,
+            Some(Fault::Slow(takes)) => {
+                tokio::time::sleep(takes).await;
+                request.await
+            }
             Some(Fault::Unconditional) | None => request.await,
         }
     }
 
     fn ignores_conditions(&self) -> bool {
-        matches!(self.always, Some(Fault::Unconditional))
+        matches!(*self.always.lock(), Some(Fault::Unconditional))
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     clock::{CacheClock, Clock, Entropy, SystemClock},
-    store::{RetryPolicy, StoreOptions},
+    store::{Limits, RetryPolicy, StoreOptions},
     types::{Item, Op},
 };
 
@@ -16,6 +16,7 @@ fn store_options() -> StoreOptions {
     StoreOptions {
         s3: Vec::new(),
         retry: RetryPolicy::default(),
+        limits: Limits::default(),
         clock: Arc::new(SystemClock::new()),
         entropy: Arc::new(Entropy::from_seed(7)),
     }

@@ -24,6 +24,8 @@ pub enum Mood {
     Fails,
     /// Objects are stored, manifests are not.
     FailsManifests,
+    /// Manifests are stored, and nobody may read them.
+    RefusesManifests,
     /// Putting a manifest panics.
     Panics,
 }
@@ -83,6 +85,9 @@ impl Bucket for TestBucket {
 
     fn get<'a>(&'a self, key: &'a str, range: Option<Range<u64>>) -> Answer<'a, Got> {
         Box::pin(async move {
+            if key.contains("/manifest/") && *self.mood.borrow() == Mood::RefusesManifests {
+                return Err(Failure::Transient("connection refused".into()));
+            }
             let reads = self.reads.lock().unwrap().clone().filter(|_| range.is_some());
             if let Some(reads) = reads {
                 let (go_on, answer) = tokio::sync::oneshot::channel();

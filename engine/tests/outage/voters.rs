@@ -94,3 +94,30 @@ async fn followers_with_little_room_make_the_leader_refuse_with_their_name() {
         assert_eq!(count(node, &same).await, rows + 1, "node {id}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_go_on_while_the_bucket_refuses_them_the_manifest_of_the_leader() {
+    let site = Nodes { net: Loopback::new(), bucket: TestBucket::new(Mood::Works), dirs: tempfile::tempdir().unwrap() };
+    let opened = futures::future::join_all((1..=3).map(|id| site.open(id, None))).await;
+    let nodes: BTreeMap<u64, Db> = (1..).zip(opened).collect();
+    let (_, db) = leader(&nodes).await;
+    let ks = db.keyspace("test").await.unwrap();
+    db.put(&ks, "before", "1").await.unwrap();
+    site.bucket.set(Mood::RefusesManifests);
+    db.checkpoint().await.unwrap();
+    db.put(&ks, "behind", "2").await.unwrap();
+    for (id, node) in &nodes {
+        node.read_barrier().await.unwrap();
+        let same = node.keyspace("test").await.unwrap();
+        assert_eq!(count(node, &same).await, 2, "node {id}");
+    }
+    site.bucket.set(Mood::Works);
+    for node in nodes.values() {
+        while counter(node, "tree_installed") == 0 {
+            assert_eq!(node.troubles().ended, None);
+            // They look again with a later entry.
+            db.put(&ks, "behind", "3").await.unwrap();
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
