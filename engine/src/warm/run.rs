@@ -81,11 +81,11 @@ impl Warming {
         let before = store.list(&self.folder(), None, LISTS_MAX, Cause::Warm).await?;
         let key = format!("{}{term:08x}-{}", self.folder(), ulid::Ulid(store.new_ulid()));
         store.put_new(&key, &[list], Cause::Warm).await?;
-        self.inner.warmth.lists_written.fetch_add(1, Relaxed);
         owner::confirm(store, inner.tree.owner()).await?;
         for Listed { key: old, .. } in before.into_iter().filter(|listed| listed.key < key) {
             store.delete(&old, Cause::Warm).await?;
         }
+        self.inner.warmth.lists_written.fetch_add(1, Relaxed);
         Ok(())
     }
 
