@@ -25,7 +25,7 @@ fn page_key(n: u64) -> Key {
 }
 
 fn peek(criterion: &mut Criterion) {
-    let options = CacheOptions { ram_bytes: 1 << 30, nvme: None, ttl: None, clock: Arc::new(Standing) };
+    let options = CacheOptions::new(1 << 30, Arc::new(Standing));
     let cache = match Cache::open(options) {
         Ok(cache) => cache,
         Err(error) => {

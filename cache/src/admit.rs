@@ -10,7 +10,7 @@ pub(crate) const QUEUE_BYTES: usize = 8 << 20;
 pub(crate) enum Cause {
     /// It was just fetched from the origin.
     Fetched,
-    /// The cache's user inserted it, and it replaces what the key had.
+    /// It replaces what the key had: the cache's user inserted it, or it was fetched in place of an expired record.
     Inserted,
 }
 

@@ -12,19 +12,18 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
-use crate::{Error, Key};
+use crate::{Answer, Error, Key};
 
 const SHARDS: usize = 16;
 
-type Answer = Option<Result<Bytes, Error>>;
+type Outcome = Option<Result<Answer, Error>>;
 
 struct Flight {
-    answer: watch::Receiver<Answer>,
+    answer: watch::Receiver<Outcome>,
     ticket: Arc<Ticket>,
 }
 
@@ -51,7 +50,7 @@ pub(crate) struct Flights {
 /// How a reader got its place.
 pub(crate) enum Joined {
     /// The record turned up while the reader took its place.
-    Ready(Bytes),
+    Ready(Answer),
     /// This reader started the fetch.
     Leads(Waiter),
     /// Another reader had started it.
@@ -59,11 +58,11 @@ pub(crate) enum Joined {
 }
 
 /// A reader's claim on the answer of a fetch.
-pub(crate) struct Waiter(watch::Receiver<Answer>);
+pub(crate) struct Waiter(watch::Receiver<Outcome>);
 
 impl Waiter {
     /// The answer. A fetch that ended without one (its runtime shut down, or the origin panicked) is an error.
-    pub(crate) async fn answer(mut self) -> Result<Bytes, Error> {
+    pub(crate) async fn answer(mut self) -> Result<Answer, Error> {
         match self.0.wait_for(Option::is_some).await {
             Ok(answer) => answer.clone().unwrap_or(Err(Error::Aborted)),
             Err(_) => Err(Error::Aborted),
@@ -77,11 +76,11 @@ impl Flights {
     pub(crate) fn join<F>(
         self: &Arc<Self>,
         key: Key,
-        recheck: impl FnOnce() -> Option<Bytes>,
+        recheck: impl FnOnce() -> Option<Answer>,
         fetch: impl FnOnce(Arc<Ticket>) -> F,
     ) -> Joined
     where
-        F: Future<Output = Result<Bytes, Error>> + Send + 'static,
+        F: Future<Output = Result<Answer, Error>> + Send + 'static,
     {
         let (send, receive) = watch::channel(None);
         let ticket = Arc::new(Ticket::default());

@@ -3,10 +3,13 @@
 //! This crate knows opaque keys and bytes. It must never know log indexes, manifests or S3.
 
 mod admit;
+mod failures;
 mod flight;
 mod key;
 mod nvme;
+mod options;
 mod ram;
+mod read;
 mod stats;
 mod ttl;
 
@@ -14,17 +17,11 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{
-    admit::Cause,
-    flight::{Flights, Joined, Ticket},
-    nvme::Nvme,
-    ram::{Found, Ram},
-    stats::Counters,
-    ttl::Deadline,
-};
+use crate::{admit::Cause, failures::Failures, flight::Flights, nvme::Nvme, ram::Ram, stats::Counters, ttl::Expiry};
 pub use crate::{
     key::Key,
     nvme::device::{self, Backend, Device},
+    options::{CacheOptions, NvmeOptions, Stale, Wrap, WrapFn},
     stats::Stats,
 };
 
@@ -80,52 +77,6 @@ pub enum Error {
     },
 }
 
-/// Options of [`Cache::open`].
-#[derive(Clone)]
-pub struct CacheOptions {
-    /// Bound of the RAM tier in bytes, the estimated overhead of each entry included.
-    pub ram_bytes: u64,
-    /// The NVMe tier; `None` for RAM only.
-    pub nvme: Option<NvmeOptions>,
-    /// How long a record is served after it was stored; `None` for ever.
-    pub ttl: Option<Duration>,
-    /// The clock that expiry reads.
-    pub clock: Arc<dyn Clock>,
-}
-
-/// The NVMe tier's place and size.
-#[derive(Clone, Debug)]
-pub struct NvmeOptions {
-    /// Folder of the cache file; made if missing. It must belong to one cache at a time.
-    pub dir: PathBuf,
-    /// Bytes to preallocate, rounded down to whole zones of 4 MiB; at least four of them.
-    pub bytes: u64,
-    /// Who does the I/O.
-    pub backend: Backend,
-    /// Put around the device; for tests.
-    pub wrap: Option<Wrap>,
-}
-
-impl NvmeOptions {
-    /// A tier of `bytes` bytes in `dir`, with the best backend that works here.
-    pub fn new(dir: impl Into<PathBuf>, bytes: u64) -> Self {
-        Self { dir: dir.into(), bytes, backend: Backend::Auto, wrap: None }
-    }
-}
-
-/// Puts a wrapper around a device.
-pub type WrapFn = dyn Fn(Arc<dyn Device>) -> Arc<dyn Device> + Send + Sync;
-
-/// A [`WrapFn`], as [`NvmeOptions::wrap`] holds it.
-#[derive(Clone)]
-pub struct Wrap(pub Arc<WrapFn>);
-
-impl std::fmt::Debug for Wrap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Wrap")
-    }
-}
-
 /// Where [`Cache::insert`] puts a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -139,6 +90,27 @@ pub enum Place {
     Hot,
 }
 
+/// Whether an answer's record was within its TTL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Within its TTL.
+    Fresh,
+    /// Expired, and served by leave of [`CacheOptions::stale`].
+    Stale {
+        /// Time since the record's deadline.
+        past: Duration,
+    },
+}
+
+/// A record and its label, as [`Cache::get_labelled`] gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The record.
+    pub bytes: Bytes,
+    /// How old it is.
+    pub freshness: Freshness,
+}
+
 /// A two-tier cache. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache(Arc<Shared>);
@@ -146,8 +118,9 @@ pub struct Cache(Arc<Shared>);
 struct Shared {
     ram: Ram,
     flights: Arc<Flights>,
+    failures: Failures,
     nvme: Option<Nvme>,
-    ttl: Option<Duration>,
+    expiry: Expiry,
     clock: Arc<dyn Clock>,
     counters: Counters,
 }
@@ -155,21 +128,23 @@ struct Shared {
 impl Cache {
     /// Opens a cache. Blocks while the NVMe file is made or its slots are indexed.
     pub fn open(options: CacheOptions) -> Result<Self, Error> {
+        let expiry = Expiry::new(options.ttl, options.ttl_jitter_percent, options.stale)?;
         let nvme = match &options.nvme {
-            Some(nvme) => Some(Nvme::open(nvme, options.ttl, options.clock.clone())?),
+            Some(nvme) => Some(Nvme::open(nvme, expiry, options.clock.clone())?),
             None => None,
         };
         Ok(Self(Arc::new(Shared {
-            ram: Ram::new(options.ram_bytes),
+            ram: Ram::new(options.ram_bytes, expiry.grace()),
             flights: Arc::default(),
+            failures: Failures::new(options.retry_after),
             nvme,
-            ttl: options.ttl,
+            expiry,
             clock: options.clock,
             counters: Counters::default(),
         })))
     }
 
-    /// A record that is in RAM. Never awaits; counts as a hit, or not at all.
+    /// A record that is in RAM and within its TTL. Never awaits; counts as a hit, or not at all.
     pub fn peek(&self, key: &Key) -> Option<Bytes> {
         self.0.peek(key)
     }
@@ -190,23 +165,15 @@ impl Cache {
     }
 
     /// A record, from the first tier that has it. At most one fetch per key runs at a time, as a task on the current
-    /// tokio runtime: dropping this future never takes another reader's answer away.
+    /// tokio runtime: dropping this future never takes another reader's answer away. An expired record is an answer as
+    /// far as [`CacheOptions::stale`] allows; [`Cache::get_labelled`] tells which it was.
     pub async fn get(&self, key: Key, origin: &Arc<dyn Origin>) -> Result<Bytes, Error> {
-        if let Some(bytes) = self.0.peek(&key) {
-            return Ok(bytes);
-        }
-        self.0.counters.ram_misses.add(1);
-        self.0.ram.note_miss(&key);
-        let recheck = || self.0.peek(&key);
-        let fetch = |ticket| Shared::fetch(self.0.clone(), key, origin.clone(), ticket);
-        match self.0.flights.join(key, recheck, fetch) {
-            Joined::Ready(bytes) => Ok(bytes),
-            Joined::Leads(waiter) => waiter.answer().await,
-            Joined::Waits(waiter) => {
-                self.0.counters.coalesced.add(1);
-                waiter.answer().await
-            }
-        }
+        Ok(self.get_labelled(key, origin).await?.bytes)
+    }
+
+    /// [`Cache::get`], with the record's label.
+    pub async fn get_labelled(&self, key: Key, origin: &Arc<dyn Origin>) -> Result<Answer, Error> {
+        Shared::get(&self.0, key, origin).await
     }
 
     /// Whether a read of the key needs no fetch of its own: it is in RAM or on NVMe, or being fetched. A guess: it may be gone
@@ -222,7 +189,8 @@ impl Cache {
     pub fn insert(&self, key: Key, bytes: Bytes, place: Place) {
         let shared = &self.0;
         shared.flights.supersede(&key);
-        let deadline = shared.deadline();
+        shared.failures.clear(&key);
+        let deadline = shared.deadline(&key);
         // A copy of an older record must not outlive this one in the other tier.
         let copy = match place {
             Place::Hot => {
@@ -245,6 +213,7 @@ impl Cache {
     /// Drops one record from every tier.
     pub fn remove(&self, key: &Key) {
         self.0.flights.supersede(key);
+        self.0.failures.clear(key);
         self.0.ram.remove(key);
         if let Some(nvme) = &self.0.nvme {
             nvme.remove(key);
@@ -254,6 +223,7 @@ impl Cache {
     /// Drops every record of a group from every tier.
     pub fn remove_group(&self, group: u128) {
         self.0.flights.supersede_group(group);
+        self.0.failures.clear_group(group);
         self.0.ram.remove_group(group);
         if let Some(nvme) = &self.0.nvme {
             nvme.remove_group(group);
@@ -293,79 +263,5 @@ impl Cache {
         if let Some(nvme) = &self.0.nvme {
             nvme.close().await;
         }
-    }
-}
-
-impl Shared {
-    fn peek(&self, key: &Key) -> Option<Bytes> {
-        match self.ram.get(key, || self.clock.now()) {
-            Found::Hit(bytes) => {
-                self.counters.ram_hits.add(1);
-                Some(bytes)
-            }
-            Found::Expired => {
-                self.counters.expired.add(1);
-                None
-            }
-            Found::Miss => None,
-        }
-    }
-
-    /// What one flight does: the tiers below RAM, in order.
-    async fn fetch(self: Arc<Self>, key: Key, origin: Arc<dyn Origin>, ticket: Arc<Ticket>) -> Result<Bytes, Error> {
-        if let Some(record) = self.read_nvme(key).await {
-            let payload = record.payload();
-            let keep = !ticket.superseded();
-            return Ok(if keep {
-                self.ram.insert(key, payload, record.deadline)
-            } else {
-                Bytes::copy_from_slice(payload)
-            });
-        }
-        self.counters.fetches.add(1);
-        let fetched = origin.fetch(key).await.inspect_err(|_| self.counters.fetch_errors.add(1))?;
-        self.counters.fetched_bytes.add(fetched.len() as u64);
-        if ticket.superseded() {
-            return Ok(fetched);
-        }
-        let deadline = self.deadline();
-        let copy = self.ram.insert(key, &fetched, deadline);
-        if let Some(nvme) = &self.nvme {
-            nvme.offer(key, copy.clone(), deadline, Cause::Fetched);
-        }
-        Ok(copy)
-    }
-
-    async fn read_nvme(&self, key: Key) -> Option<nvme::Record> {
-        self.nvme.as_ref()?.read(key).await
-    }
-
-    fn deadline(&self) -> Deadline {
-        match self.ttl {
-            Some(_) => Deadline::after(self.clock.now(), self.ttl),
-            None => Deadline::NEVER,
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        let counters = &self.counters;
-        let mut stats = Stats {
-            ram_hits: counters.ram_hits.total(),
-            ram_misses: counters.ram_misses.total(),
-            coalesced_waits: counters.coalesced.total(),
-            fetches: counters.fetches.total(),
-            fetch_errors: counters.fetch_errors.total(),
-            fetched_bytes: counters.fetched_bytes.total(),
-            expired: counters.expired.total(),
-            ram_bytes: self.ram.bytes(),
-            ram_capacity: self.ram.capacity(),
-            ram_entries: self.ram.entries(),
-            ram_evictions: self.ram.evictions(),
-            ..Stats::default()
-        };
-        if let Some(nvme) = &self.nvme {
-            nvme.fill_stats(&mut stats);
-        }
-        stats
     }
 }

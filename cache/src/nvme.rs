@@ -36,7 +36,7 @@ use crate::{
     Clock, Error, Key, NvmeOptions,
     admit::{Cause, QUEUE_BYTES, Verdict, admit},
     stats::{Stats, Striped},
-    ttl::Deadline,
+    ttl::{Deadline, Expiry},
 };
 
 /// The cache file's name in its folder.
@@ -103,7 +103,7 @@ struct Tier {
 pub(crate) struct Nvme {
     tier: Arc<Tier>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    ttl: Option<Duration>,
+    expiry: Expiry,
     clock: Arc<dyn Clock>,
 }
 
@@ -112,6 +112,8 @@ pub(crate) struct Record {
     buf: AlignedBuf,
     len: usize,
     pub(crate) deadline: Deadline,
+    /// Time since the deadline, if it has come; within the grace.
+    pub(crate) past: Option<Duration>,
 }
 
 impl Record {
@@ -122,7 +124,7 @@ impl Record {
 
 impl Nvme {
     /// Opens the file, finds what it holds and starts the writer. Blocks.
-    pub(crate) fn open(options: &NvmeOptions, ttl: Option<Duration>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+    pub(crate) fn open(options: &NvmeOptions, expiry: Expiry, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let zones = options.bytes / ZONE_BYTES as u64;
         let zones = u32::try_from(zones).ok().filter(|&zones| u64::from(zones) >= MIN_ZONES).ok_or_else(|| {
             let least = MIN_ZONES * ZONE_BYTES as u64;
@@ -147,17 +149,17 @@ impl Nvme {
         let counters = Counters::default();
         counters.io_errors.add(found.io_errors);
         let next_generation = found.zones.last().map_or(1, |zone| zone.generation.saturating_add(1));
-        let index = rebuild(&found, zones, clock.now(), ttl);
+        let index = rebuild(&found, zones, clock.now(), expiry);
         tracing::info!(records = index.entries(), zones, "NVMe cache indexed");
         let state = Mutex::new(State::new(index));
         let tier = Tier { device, state, work: Condvar::new(), reads: Semaphore::new(READS), counters, capacity };
         let tier = Arc::new(tier);
         let writer = writer::Writer::new(tier.clone(), next_generation);
         let thread = Builder::new().name("cache-writer".into()).spawn(move || writer.run()).map_err(failed(&path))?;
-        Ok(Self { tier, writer: Mutex::new(Some(thread)), ttl, clock })
+        Ok(Self { tier, writer: Mutex::new(Some(thread)), expiry, clock })
     }
 
-    /// Reads a record, or finds that it is not here: unknown, expired, damaged or unreadable.
+    /// Reads a record, or finds that it is not here: unknown, past its grace, damaged or unreadable.
     pub(crate) async fn read(&self, key: Key) -> Option<Record> {
         let tier = &self.tier;
         let location = tier.state.lock().index.lookup(&key)?;
@@ -179,14 +181,18 @@ impl Nvme {
             }
             return None;
         };
-        if slot.deadline.refused(self.clock.now(), self.ttl) {
+        let now = self.clock.now();
+        if self.expiry.refuses(slot.deadline, now) {
             tier.state.lock().index.remove(&key, Some(location));
             tier.counters.expired.add(1);
             return None;
         }
         let (len, deadline) = (payload.len(), slot.deadline);
-        tier.counters.hits.add(1);
-        Some(Record { buf, len, deadline })
+        let past = deadline.past(|| now);
+        if past.is_none() {
+            tier.counters.hits.add(1);
+        }
+        Some(Record { buf, len, deadline, past })
     }
 
     /// Whether the index has a record. Counts as no use.
@@ -412,7 +418,7 @@ impl Tier {
 }
 
 /// The index of what a scan found: later zones override earlier ones, and empty zones are filled first.
-fn rebuild(found: &scan::Found, zones: u32, now: Duration, ttl: Option<Duration>) -> Index {
+fn rebuild(found: &scan::Found, zones: u32, now: Duration, expiry: Expiry) -> Index {
     let mut used = vec![false; zones as usize];
     for zone in &found.zones {
         if let Some(used) = used.get_mut(zone.zone as usize) {
@@ -422,7 +428,7 @@ fn rebuild(found: &scan::Found, zones: u32, now: Duration, ttl: Option<Duration>
     let unused = (0..zones).filter(|&zone| used.get(zone as usize) == Some(&false));
     let mut index = Index::new(unused.chain(found.zones.iter().map(|zone| zone.zone)).collect());
     for zone in &found.zones {
-        for slot in zone.slots.iter().filter(|slot| !slot.deadline.refused(now, ttl)) {
+        for slot in zone.slots.iter().filter(|slot| !expiry.refuses(slot.deadline, now)) {
             index.publish(slot.key, Location { zone: zone.zone, block: slot.block, blocks: slot.blocks });
         }
     }

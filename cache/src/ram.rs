@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -56,17 +57,22 @@ pub(crate) struct Ram {
     policy: RwLock<Policy>,
     capacity: AtomicU64,
     next_id: AtomicU64,
+    /// How long past their deadline records are kept.
+    grace: Duration,
 }
 
 /// What a lookup found.
 pub(crate) enum Found {
     Hit(Bytes),
+    /// It expired this long ago, and is within the grace.
+    Stale(Bytes, Duration),
+    /// It expired, and was dropped.
     Expired,
     Miss,
 }
 
 impl Ram {
-    pub(crate) fn new(capacity: u64) -> Self {
+    pub(crate) fn new(capacity: u64, grace: Duration) -> Self {
         let table = Arc::new(Table {
             shards: std::array::from_fn(|_| RwLock::default()),
             bytes: AtomicU64::new(0),
@@ -74,14 +80,15 @@ impl Ram {
             evictions: AtomicU64::new(0),
         });
         let policy = RwLock::new(policy(capacity, &table));
-        Self { table, policy, capacity: AtomicU64::new(capacity), next_id: AtomicU64::new(0) }
+        Self { table, policy, capacity: AtomicU64::new(capacity), next_id: AtomicU64::new(0), grace }
     }
 
     /// Looks a record up. The clock is read only if the record can expire.
-    pub(crate) fn get(&self, key: &Key, now: impl FnOnce() -> std::time::Duration) -> Found {
+    pub(crate) fn get(&self, key: &Key, now: impl FnOnce() -> Duration) -> Found {
         let shard = self.table.shard(key).read();
         let Some(entry) = shard.get(key) else { return Found::Miss };
-        if entry.deadline.passed(now) {
+        let past = entry.deadline.past(now);
+        if past.is_some_and(|past| past >= self.grace) {
             let id = entry.id;
             drop(shard);
             self.table.remove_if(key, id);
@@ -92,12 +99,15 @@ impl Ram {
         if sampled() {
             self.policy.read().get(key);
         }
-        Found::Hit(bytes)
+        match past {
+            Some(past) => Found::Stale(bytes, past),
+            None => Found::Hit(bytes),
+        }
     }
 
     /// Whether a record is here. Counts as no use.
-    pub(crate) fn contains(&self, key: &Key, now: impl FnOnce() -> std::time::Duration) -> bool {
-        self.table.shard(key).read().get(key).is_some_and(|entry| !entry.deadline.passed(now))
+    pub(crate) fn contains(&self, key: &Key, now: impl FnOnce() -> Duration) -> bool {
+        self.table.shard(key).read().get(key).is_some_and(|entry| entry.deadline.past(now).is_none())
     }
 
     /// Tells the policy that `key` was wanted and not here, so that it is kept once it comes.

@@ -41,6 +41,11 @@ pub(crate) struct Counters {
     pub(crate) fetches: Striped,
     pub(crate) fetch_errors: Striped,
     pub(crate) fetched_bytes: Striped,
+    pub(crate) fetches_withheld: Striped,
+    pub(crate) refreshes: Striped,
+    pub(crate) refresh_errors: Striped,
+    pub(crate) stale_hits: Striped,
+    pub(crate) stale_on_error: Striped,
     pub(crate) expired: Striped,
 }
 
@@ -52,7 +57,7 @@ pub struct Stats {
     pub ram_hits: u64,
     /// Reads that RAM could not answer. A peek that misses and the get that follows it count once: only gets count.
     pub ram_misses: u64,
-    /// Reads answered from NVMe, waiters of one read counted once.
+    /// Reads answered from NVMe with a fresh record, waiters of one read counted once.
     pub nvme_hits: u64,
     /// Readers that waited for a fetch which another reader had started.
     pub coalesced_waits: u64,
@@ -62,7 +67,17 @@ pub struct Stats {
     pub fetch_errors: u64,
     /// Bytes that the origin returned.
     pub fetched_bytes: u64,
-    /// Records dropped because their TTL had passed, in either tier.
+    /// Fetches not made because the key's last one had failed a moment ago.
+    pub fetches_withheld: u64,
+    /// Fetches made in the background to replace an expired record that was served; in `fetches` too.
+    pub refreshes: u64,
+    /// Refreshes that failed; in `fetch_errors` too.
+    pub refresh_errors: u64,
+    /// Reads answered with an expired record that is refreshed in the background.
+    pub stale_hits: u64,
+    /// Reads answered with an expired record because the origin failed.
+    pub stale_on_error: u64,
+    /// Records dropped because their TTL, and the time that they may be served stale, had passed, in either tier.
     pub expired: u64,
     /// Bytes that the RAM tier holds, the estimated overhead of each entry included.
     pub ram_bytes: u64,
@@ -94,7 +109,7 @@ pub struct Stats {
 
 impl Stats {
     /// What only grows, by name.
-    pub fn counters(&self) -> [(&'static str, u64); 15] {
+    pub fn counters(&self) -> [(&'static str, u64); 20] {
         [
             ("ram_hits", self.ram_hits),
             ("ram_misses", self.ram_misses),
@@ -103,6 +118,11 @@ impl Stats {
             ("fetches", self.fetches),
             ("fetch_errors", self.fetch_errors),
             ("fetched_bytes", self.fetched_bytes),
+            ("fetches_withheld", self.fetches_withheld),
+            ("refreshes", self.refreshes),
+            ("refresh_errors", self.refresh_errors),
+            ("stale_hits", self.stale_hits),
+            ("stale_on_error", self.stale_on_error),
             ("expired", self.expired),
             ("ram_evictions", self.ram_evictions),
             ("nvme_writes", self.nvme_writes),

@@ -4,6 +4,7 @@ use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::FutureExt;
@@ -263,7 +264,8 @@ fn open_cache(url: &str, options: &Options, clock: &Arc<dyn Clock>, dir: &Path) 
     let nvme = (nvme > 0).then(|| NvmeOptions::new(dir, nvme));
     let ram_bytes = options.memory_cache.unwrap_or(MEMORY_CACHE);
     let clock = Arc::new(CacheClock::new(Arc::clone(clock)));
-    let cache = Cache::open(CacheOptions { ram_bytes, nvme, ttl: options.cache_ttl, clock });
+    let (ttl, retry_after) = (options.cache_ttl, Duration::ZERO);
+    let cache = Cache::open(CacheOptions { nvme, ttl, retry_after, ..CacheOptions::new(ram_bytes, clock) });
     cache.map(Arc::new).map_err(|error| Error::Invalid(format!("cache in {}: {error}", dir.display())))
 }
 

@@ -5,6 +5,7 @@
 mod common;
 mod damage;
 mod faults;
+mod stale;
 mod tier;
 
 use std::path::Path;

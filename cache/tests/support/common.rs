@@ -34,6 +34,8 @@ impl Clock for ManualClock {
 pub struct TestOrigin {
     pub calls: AtomicU64,
     pub failing: AtomicBool,
+    /// Added to each key's group to make its page: what a mutable origin has now.
+    pub edition: AtomicU64,
     pub gate: Semaphore,
     pub size: usize,
 }
@@ -43,6 +45,7 @@ impl TestOrigin {
         Arc::new(Self {
             calls: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            edition: AtomicU64::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             size,
         })
@@ -72,7 +75,8 @@ impl Origin for TestOrigin {
             if self.failing.load(SeqCst) {
                 return Err(OriginError(Arc::new(std::io::Error::other("the origin is down"))));
             }
-            Ok(page(key, self.size))
+            let group = key.group + u128::from(self.edition.load(SeqCst));
+            Ok(page(Key { group, ..key }, self.size))
         })
     }
 }
@@ -94,7 +98,10 @@ pub struct Setup {
 
 pub fn setup(ram_bytes: u64, nvme: Option<NvmeOptions>) -> Setup {
     let clock = Arc::new(ManualClock::default());
-    Setup { clock: clock.clone(), options: CacheOptions { ram_bytes, nvme, ttl: None, clock } }
+    Setup {
+        clock: clock.clone(),
+        options: CacheOptions { nvme, ttl_jitter_percent: 0, ..CacheOptions::new(ram_bytes, clock) },
+    }
 }
 
 pub fn ram_only(ram_bytes: u64) -> Cache {

@@ -1,6 +1,6 @@
 //! Replays the archive over its manifest, by the same apply as ever, and flushes what comes of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use holdfast_cache::{Cache, CacheOptions};
@@ -112,7 +112,7 @@ async fn replay(
 /// A machine that stands where the manifest does, over a tree that has its objects in force.
 fn machine(job: &Job<'_>, owner: Owner, manifest: Manifest) -> Result<(LogId, Arc<Inner>, Applier)> {
     let clock = Arc::new(CacheClock::new(Arc::clone(&job.clock)));
-    let cache = Cache::open(CacheOptions { ram_bytes: CACHE_BYTES, nvme: None, ttl: None, clock });
+    let cache = Cache::open(CacheOptions { retry_after: Duration::ZERO, ..CacheOptions::new(CACHE_BYTES, clock) });
     let cache = cache.map_err(|error| Error::Invalid(format!("cache: {error}")))?;
     let state =
         if manifest.state.is_empty() { MachineState::default() } else { MachineState::decode(&manifest.state)? };
@@ -190,6 +190,6 @@ impl Replayed {
         let input = flush_input(&inner, up_to.term, &frozen);
         let input = input.ok_or_else(|| Error::Invalid("nothing was frozen".to_owned()))?;
         let draft = inner.tree.flush(input).await?;
-        Ok(Rebuilt { manifest: draft.manifest, end, entries, newest, took: std::time::Duration::ZERO })
+        Ok(Rebuilt { manifest: draft.manifest, end, entries, newest, took: Duration::ZERO })
     }
 }

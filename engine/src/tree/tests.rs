@@ -24,7 +24,7 @@ fn store_options() -> StoreOptions {
 
 fn cache(bytes: u64) -> Arc<Cache> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let options = CacheOptions { ram_bytes: bytes, nvme: None, ttl: None, clock: Arc::new(CacheClock::new(clock)) };
+    let options = CacheOptions::new(bytes, Arc::new(CacheClock::new(clock)));
     Arc::new(Cache::open(options).unwrap())
 }
 

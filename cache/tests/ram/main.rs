@@ -1,18 +1,17 @@
 //! RAM tier and request coalescing, through the public API.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-#[path = "support/common.rs"]
+#[path = "../support/common.rs"]
 mod common;
+mod failing;
+mod stale;
 
-use std::{
-    sync::{Arc, atomic::Ordering::SeqCst},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{TestOrigin, as_origin, key, page, ram_only, setup};
 use futures::future::join_all;
-use holdfast_cache::{BoxFuture, Cache, Error, Key, Origin, OriginError, Place};
+use holdfast_cache::{Cache, Error, Key, Place};
 
 const PAGE: usize = 16 << 10;
 
@@ -50,24 +49,6 @@ async fn a_thousand_readers_of_a_cold_key_are_one_fetch() {
 }
 
 #[tokio::test]
-async fn a_failure_goes_once_to_everyone_who_waited_and_is_not_remembered() {
-    let (cache, origin) = (ram_only(1 << 20), TestOrigin::held(PAGE));
-    origin.failing.store(true, SeqCst);
-    let tasks = waiting_readers(&cache, &origin, 100).await;
-    origin.gate.add_permits(1);
-    for answer in join_all(tasks).await {
-        assert!(matches!(answer.unwrap(), Err(Error::Origin(_))));
-    }
-    assert_eq!(origin.calls(), 1, "no waiter tried again by itself");
-    assert_eq!(cache.stats().fetch_errors, 1);
-
-    origin.failing.store(false, SeqCst);
-    origin.gate.add_permits(1);
-    assert_eq!(cache.get(key(1), &as_origin(&origin)).await.unwrap(), page(key(1), PAGE));
-    assert_eq!(origin.calls(), 2);
-}
-
-#[tokio::test]
 async fn a_cancelled_leader_takes_nobody_elses_answer_along() {
     let (cache, origin) = (ram_only(1 << 20), TestOrigin::held(PAGE));
     let leader = tokio::spawn({
@@ -85,23 +66,6 @@ async fn a_cancelled_leader_takes_nobody_elses_answer_along() {
     origin.gate.add_permits(1);
     assert_eq!(follower.await.unwrap(), page(key(1), PAGE));
     assert_eq!(origin.calls(), 1);
-}
-
-struct Panicking;
-
-impl Origin for Panicking {
-    fn fetch(&self, _: Key) -> BoxFuture<'_, Result<Bytes, OriginError>> {
-        Box::pin(async { panic!("the origin has a bug") })
-    }
-}
-
-#[tokio::test]
-async fn an_origin_that_panics_is_an_error_and_does_not_block_the_key() {
-    let cache = ram_only(1 << 20);
-    let broken: Arc<dyn Origin> = Arc::new(Panicking);
-    assert!(matches!(cache.get(key(1), &broken).await, Err(Error::Aborted)));
-    let sound = TestOrigin::new(PAGE);
-    assert!(cache.get(key(1), &as_origin(&sound)).await.is_ok());
 }
 
 #[tokio::test]
