@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            logging::end();
             // Nothing is left to do if stderr is gone.
             let _ = writeln!(std::io::stderr(), "holdfast: error: {error}");
             ExitCode::FAILURE

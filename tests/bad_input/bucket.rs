@@ -140,7 +140,8 @@ async fn failing_for_a_while() {
     );
     assert_eq!(conn.query_first("SELECT COUNT(*) FROM d.t").await.unwrap(), Some(100));
     proxy.set(Fault::Fails { status: 403, code: "AccessDenied", every: 1 });
-    let denied = server.wait_for_log("access denied").await;
+    // The archive is denied as well.
+    let denied = server.wait_for_line(&["flush failed", "access denied"]).await;
     says("then 403", &denied, &["flush failed", &url, "access denied"]);
     let exit = waiting.await.unwrap();
     fails("the checkpoint", &exit, &[&url, "500 Internal Server Error"]);

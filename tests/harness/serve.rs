@@ -278,14 +278,19 @@ impl Server {
 
     /// Waits until the server has logged a line with `part`, and returns the line.
     pub async fn wait_for_log(&self, part: &str) -> String {
+        self.wait_for_line(&[part]).await
+    }
+
+    /// Waits for a line with all these parts in the log, and answers it.
+    pub async fn wait_for_line(&self, parts: &[&str]) -> String {
         for _ in 0..3_000 {
-            if let Some(line) = self.log().lines().find(|line| line.contains(part)) {
+            if let Some(line) = self.log().lines().find(|line| parts.iter().all(|part| line.contains(part))) {
                 return line.to_owned();
             }
             // The log is a file of another process: there is no event to await.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{part:?} is not in the log within a minute:\n{}", self.log());
+        panic!("{parts:?} are not in one line of the log within a minute:\n{}", self.log());
     }
 
     /// Connects as soon as the server has a connection to spare.
