@@ -63,6 +63,26 @@ pub(crate) struct Measured {
     pub(crate) operations: u64,
     pub(crate) retries: u64,
     pub(crate) took: Duration,
+    /// Operations done in each whole second.
+    pub(crate) each_second: Vec<u64>,
+}
+
+/// What was done in each second so far. A look that came late covers more than one, and counts for each of them alike.
+#[derive(Default)]
+struct Seconds {
+    each: Vec<u64>,
+    counted: u64,
+}
+
+impl Seconds {
+    /// After `since` so many operations are done.
+    fn look(&mut self, since: Duration, done: u64) {
+        let whole = since.as_secs().saturating_sub(self.each.len() as u64);
+        if let Some(each) = done.saturating_sub(self.counted).checked_div(whole) {
+            self.each.extend(std::iter::repeat_n(each, whole as usize));
+            self.counted = done;
+        }
+    }
 }
 
 impl Shared {
@@ -118,15 +138,18 @@ impl Shared {
             tasks.spawn(Client::new(self.clone(), session)?.run(stream, operations));
         }
         let limit = operations.is_none().then(|| Duration::from_secs(seconds));
+        let mut seconds_done = Seconds::default();
         let report = |since: Duration| {
-            progress(&Progress::Run { measured, seconds: since.as_secs_f64(), operations: self.done.load(Relaxed) });
+            let operations = self.done.load(Relaxed);
+            seconds_done.look(since, operations);
+            progress(&Progress::Run { measured, seconds: since.as_secs_f64(), operations });
         };
         let mut latencies = Latencies::new().map_err(|error| Error::Options(error.to_string()))?;
         for of_client in self.finish(tasks, limit, report).await? {
             latencies.add(&of_client);
         }
         let (operations, retries) = (self.done.load(Relaxed), self.retries.load(Relaxed));
-        Ok(Measured { latencies, operations, retries, took: begun.elapsed() })
+        Ok(Measured { latencies, operations, retries, took: begun.elapsed(), each_second: seconds_done.each })
     }
 
     /// Reads all rows once more and verifies them; how many that were.
@@ -155,7 +178,7 @@ impl Shared {
         &self,
         mut tasks: JoinSet<Result<T, Error>>,
         limit: Option<Duration>,
-        report: impl Fn(Duration),
+        mut report: impl FnMut(Duration),
     ) -> Result<Vec<T>, Error> {
         let begun = Instant::now();
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -199,5 +222,19 @@ async fn load_rows(shared: Arc<Shared>, next: Arc<AtomicU64>) -> Result<(), Erro
             .collect();
         again!(shared, session.load(&rows).await);
         shared.done.fetch_add(rows.len() as u64, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_look_counts_for_the_seconds_it_missed() {
+        let mut seconds = Seconds::default();
+        for (millis, done) in [(3, 0), (1004, 100), (2005, 250), (4010, 450), (4500, 490)] {
+            seconds.look(Duration::from_millis(millis), done);
+        }
+        assert_eq!(seconds.each, [100, 150, 100, 100], "half a second at the end is no second");
     }
 }

@@ -166,6 +166,7 @@ async fn phases(shared: &std::sync::Arc<Shared>, progress: &ProgressSink<'_>) ->
         seconds,
         operations: measured.operations,
         operations_per_second: measured.operations as f64 / seconds.max(1e-9),
+        each_second: measured.each_second,
         retries: measured.retries,
         commits,
         reads: latencies.figures(Kind::Read),

@@ -31,6 +31,8 @@ pub struct Observed {
     pub fetches: u64,
     /// Page reads that waited for another reader's fetch.
     pub coalesced_waits: u64,
+    /// Bytes of objects in force, at the end.
+    pub stored_bytes: u64,
     /// Bucket requests by kind: get, put, head, list, delete.
     pub requests: BTreeMap<String, Requests>,
 }
@@ -49,6 +51,7 @@ impl Observed {
                 "cache_nvme_hits" => observed.nvme_hits = value,
                 "cache_fetches" => observed.fetches = value,
                 "cache_coalesced_waits" => observed.coalesced_waits = value,
+                "tree_bytes" => observed.stored_bytes = value,
                 _ => observed.add_request(name, value),
             }
         }
@@ -81,6 +84,7 @@ impl Observed {
             nvme_hits: self.nvme_hits.saturating_sub(earlier.nvme_hits),
             fetches: self.fetches.saturating_sub(earlier.fetches),
             coalesced_waits: self.coalesced_waits.saturating_sub(earlier.coalesced_waits),
+            stored_bytes: self.stored_bytes,
             requests: requests.collect(),
         }
     }

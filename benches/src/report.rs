@@ -29,6 +29,8 @@ pub struct Report {
     pub operations: u64,
     /// Operations per second.
     pub operations_per_second: f64,
+    /// Operations done in each whole second.
+    pub each_second: Vec<u64>,
     /// Operations that were run again after a conflict, deadlock or lock wait.
     pub retries: u64,
     /// Latency of durable commits.
@@ -89,6 +91,11 @@ impl fmt::Display for Report {
         }
         let done = format!("{} in {:.1} s", thousands(self.operations), self.seconds);
         writeln!(f, "throughput    {:>12} operations/s ({done})", thousands(self.operations_per_second as u64))?;
+        if let Some((median, least)) = median_and_least(&self.each_second) {
+            let share = 100.0 * least as f64 / median.max(1) as f64;
+            let (median, least) = (thousands(median), thousands(least));
+            writeln!(f, "each second   {median:>12} in the median, {least} in the slowest ({share:.0} %)")?;
+        }
         if self.retries > 0 {
             writeln!(f, "retries       {:>12}", thousands(self.retries))?;
         }
@@ -129,8 +136,16 @@ impl fmt::Display for Engine {
             let (count, bytes) = (thousands(requests.requests), thousands(requests.bytes));
             writeln!(f, "{:<14}{count:>10}{bytes:>15}", kind.to_ascii_uppercase())?;
         }
+        writeln!(f, "stored        {:>25} in objects", thousands(observed.stored_bytes))?;
         write!(f, "\n${:.4} of requests per million operations (S3 list price)", self.dollars_per_million_operations)
     }
+}
+
+/// The median of some counts, and the least.
+fn median_and_least(counts: &[u64]) -> Option<(u64, u64)> {
+    let mut sorted = counts.to_vec();
+    sorted.sort_unstable();
+    Some((*sorted.get(sorted.len() / 2)?, *sorted.first()?))
 }
 
 fn latency_line(f: &mut fmt::Formatter<'_>, name: &str, figures: &Figures) -> fmt::Result {
@@ -169,6 +184,12 @@ mod tests {
     fn numbers_for_people() {
         assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0.8, 1500.0, 2_500_000.0].map(duration), ["0.8us", "1.50ms", "2.50s"]);
+    }
+
+    #[test]
+    fn seconds_are_summed_up_by_median_and_least() {
+        assert_eq!(median_and_least(&[5, 1, 9]), Some((5, 1)));
+        assert_eq!(median_and_least(&[]), None);
     }
 
     #[test]

@@ -14,21 +14,38 @@ pub(crate) enum Cause {
     Inserted,
 }
 
+/// What the tier knows when a record asks for a place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Circumstances {
+    /// A record of the key is there, or on its way.
+    pub(crate) present: bool,
+    /// Bytes that wait for the writer.
+    pub(crate) queued_bytes: usize,
+    /// Whether the record must push others out, and was not fetched before of late: a scan that reads each once changes
+    /// nothing.
+    pub(crate) first_time: bool,
+}
+
 /// What to do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Store,
     /// Nothing to do: it is there already.
     Present,
-    /// Not stored, and counted.
+    /// Not stored: it would push out something worth more, most likely.
+    Decline,
+    /// Not stored, because it can't be.
     Reject,
 }
 
 /// Decides on one record of `len` bytes.
-pub(crate) fn admit(cause: Cause, len: usize, present: bool, queued_bytes: usize) -> Verdict {
-    if present && cause == Cause::Fetched {
+pub(crate) fn admit(cause: Cause, len: usize, now: Circumstances) -> Verdict {
+    let fetched = cause == Cause::Fetched;
+    if fetched && now.present {
         Verdict::Present
-    } else if slot::blocks_for(len).is_none() || queued_bytes + len > QUEUE_BYTES {
+    } else if fetched && now.first_time {
+        Verdict::Decline
+    } else if slot::units_for(len).is_none() || now.queued_bytes + len > QUEUE_BYTES {
         Verdict::Reject
     } else {
         Verdict::Store
@@ -39,13 +56,20 @@ pub(crate) fn admit(cause: Cause, len: usize, present: bool, queued_bytes: usize
 mod tests {
     use super::*;
 
+    const FREE: Circumstances = Circumstances { present: false, queued_bytes: 0, first_time: false };
+
     #[test]
     fn verdicts() {
-        assert_eq!(admit(Cause::Fetched, 100, false, 0), Verdict::Store);
-        assert_eq!(admit(Cause::Fetched, 100, true, 0), Verdict::Present);
-        assert_eq!(admit(Cause::Inserted, 100, true, 0), Verdict::Store);
-        assert_eq!(admit(Cause::Inserted, slot::MAX_PAYLOAD + 1, false, 0), Verdict::Reject);
-        assert_eq!(admit(Cause::Fetched, 100, false, QUEUE_BYTES - 99), Verdict::Reject);
-        assert_eq!(admit(Cause::Fetched, 100, false, QUEUE_BYTES - 100), Verdict::Store);
+        let present = Circumstances { present: true, ..FREE };
+        let queued = |queued_bytes| Circumstances { queued_bytes, ..FREE };
+        let first = Circumstances { first_time: true, ..FREE };
+        assert_eq!(admit(Cause::Fetched, 100, FREE), Verdict::Store);
+        assert_eq!(admit(Cause::Fetched, 100, present), Verdict::Present);
+        assert_eq!(admit(Cause::Inserted, 100, present), Verdict::Store);
+        assert_eq!(admit(Cause::Inserted, slot::MAX_PAYLOAD + 1, FREE), Verdict::Reject);
+        assert_eq!(admit(Cause::Fetched, 100, queued(QUEUE_BYTES - 99)), Verdict::Reject);
+        assert_eq!(admit(Cause::Fetched, 100, queued(QUEUE_BYTES - 100)), Verdict::Store);
+        assert_eq!(admit(Cause::Fetched, 100, first), Verdict::Decline);
+        assert_eq!(admit(Cause::Inserted, 100, first), Verdict::Store);
     }
 }

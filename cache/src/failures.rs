@@ -78,12 +78,12 @@ impl Failures {
         }
     }
 
-    /// [`Failures::clear`] for every key of a group.
-    pub(crate) fn clear_group(&self, group: u128) {
+    /// [`Failures::clear`] for every key of these groups.
+    pub(crate) fn clear_groups(&self, groups: &[u128]) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             let before = shard.len();
-            shard.retain(|key, _| key.group != group);
+            shard.retain(|key, _| !groups.contains(&key.group));
             self.keys.fetch_sub(before - shard.len(), Relaxed);
         }
     }
@@ -143,7 +143,7 @@ mod tests {
         let newest = Duration::from_millis(u64::from(many) - 1);
         assert!(failures.withholds(&key(many - 1), false, || newest).is_some());
         assert!(failures.withholds(&key(0), false, || Duration::ZERO).is_none());
-        failures.clear_group(1);
+        failures.clear_groups(&[1]);
         assert_eq!(failures.keys.load(Relaxed), 0);
     }
 

@@ -125,10 +125,10 @@ impl Flights {
         }
     }
 
-    /// [`Flights::supersede`] for every key of a group.
-    pub(crate) fn supersede_group(&self, group: u128) {
+    /// [`Flights::supersede`] for every key of these groups.
+    pub(crate) fn supersede_groups(&self, groups: &[u128]) {
         for shard in &self.shards {
-            for (_, flight) in shard.lock().iter().filter(|(key, _)| key.group == group) {
+            for (_, flight) in shard.lock().iter().filter(|(key, _)| groups.contains(&key.group)) {
                 flight.ticket.superseded.store(true, Relaxed);
             }
         }

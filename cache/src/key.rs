@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 /// Names one cached record. Opaque: the engine puts an object's 128-bit id and a page's offset or number in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// The record's group; [`crate::Cache::remove_group`] drops all of it.
+    /// The record's group; [`crate::Cache::remove_groups`] drops all of it.
     pub group: u128,
     /// The record within its group.
     pub item: u32,
@@ -25,6 +25,13 @@ impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.mix());
     }
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit of the result depends on every bit of `x`.
+pub(crate) fn spread(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
 }
 
 #[cfg(test)]

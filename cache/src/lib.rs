@@ -10,6 +10,7 @@ mod nvme;
 mod options;
 mod ram;
 mod read;
+mod seen;
 mod stats;
 mod ttl;
 
@@ -25,8 +26,8 @@ pub use crate::{
     stats::Stats,
 };
 
-/// NVMe slots are whole blocks of 4 KiB, this many bytes of which are a header: a record of 4 KiB times n less this
-/// fills its slot exactly.
+/// What a record takes on NVMe beyond its payload, which is rounded up to 64 bytes. The device is read and written in
+/// blocks of 4 KiB: where all records are of 4 KiB times n less this, none lies across one block more than it needs.
 pub const SLOT_OVERHEAD: usize = nvme::slot::HEADER;
 
 /// Reads that a record placed as [`Place::Hot`] is credited with. The policy's counters end at 15.
@@ -126,7 +127,7 @@ struct Shared {
 }
 
 impl Cache {
-    /// Opens a cache. Blocks while the NVMe file is made or its slots are indexed.
+    /// Opens a cache. Blocks while the NVMe file is made, and for a while ([`NvmeOptions::index_wait`]) while it is indexed.
     pub fn open(options: CacheOptions) -> Result<Self, Error> {
         let expiry = Expiry::new(options.ttl, options.ttl_jitter_percent, options.stale)?;
         let nvme = match &options.nvme {
@@ -220,19 +221,34 @@ impl Cache {
         }
     }
 
-    /// Drops every record of a group from every tier.
-    pub fn remove_group(&self, group: u128) {
-        self.0.flights.supersede_group(group);
-        self.0.failures.clear_group(group);
-        self.0.ram.remove_group(group);
+    /// Drops every record of these groups from every tier. Looks at every record that the cache has: a few milliseconds
+    /// per million of them, however many groups.
+    pub fn remove_groups(&self, groups: &[u128]) {
+        if groups.is_empty() {
+            return;
+        }
+        self.0.flights.supersede_groups(groups);
+        self.0.failures.clear_groups(groups);
+        self.0.ram.remove_groups(groups);
         if let Some(nvme) = &self.0.nvme {
-            nvme.remove_group(group);
+            nvme.remove_groups(groups);
         }
     }
 
     /// Changes the bound of the RAM tier; what no longer fits is evicted before this returns.
     pub fn resize_ram(&self, bytes: u64) {
         self.0.ram.resize(bytes);
+    }
+
+    /// Changes the size of the NVMe tier, rounded down to whole zones of 4 MiB, while it serves. When it becomes smaller
+    /// the oldest records go, but for those that were read since they were stored, and the space is given back to the
+    /// file system before this returns. Fails if the size is too small, if the disk has no room for more, or if there
+    /// is no NVMe tier.
+    pub async fn resize_nvme(&self, bytes: u64) -> Result<(), Error> {
+        match &self.0.nvme {
+            Some(nvme) => nvme.resize(bytes).await,
+            None => Err(Error::Invalid("the cache was opened without an NVMe tier; none can be added online".into())),
+        }
     }
 
     /// What the cache did and holds. Also publishes the figures through the `metrics` facade.

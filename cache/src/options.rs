@@ -49,18 +49,22 @@ pub struct Stale {
 pub struct NvmeOptions {
     /// Folder of the cache file; made if missing. It must belong to one cache at a time.
     pub dir: PathBuf,
-    /// Bytes to preallocate, rounded down to whole zones of 4 MiB; at least four of them.
+    /// Bytes to preallocate, rounded down to whole zones of 4 MiB; at least four of them. A file that is larger is made
+    /// smaller.
     pub bytes: u64,
     /// Who does the I/O.
     pub backend: Backend,
+    /// How long [`crate::Cache::open`] waits while the file is indexed (some 0.1 s for 10 GB). After that it goes on
+    /// behind: what is not indexed yet is a miss.
+    pub index_wait: Duration,
     /// Put around the device; for tests.
     pub wrap: Option<Wrap>,
 }
 
 impl NvmeOptions {
-    /// A tier of `bytes` bytes in `dir`, with the best backend that works here.
+    /// A tier of `bytes` bytes in `dir`, with the best backend that works here, and two seconds for its index.
     pub fn new(dir: impl Into<PathBuf>, bytes: u64) -> Self {
-        Self { dir: dir.into(), bytes, backend: Backend::Auto, wrap: None }
+        Self { dir: dir.into(), bytes, backend: Backend::Auto, index_wait: Duration::from_secs(2), wrap: None }
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::{Key, ttl::Deadline};
 
@@ -144,9 +144,10 @@ impl Ram {
         self.policy.read().invalidate(key);
     }
 
-    pub(crate) fn remove_group(&self, group: u128) {
+    pub(crate) fn remove_groups(&self, groups: &[u128]) {
         let policy = self.policy.read();
-        for key in self.table.keys_of(group) {
+        let groups: FxHashSet<u128> = groups.iter().copied().collect();
+        for key in self.table.keys_of(&groups) {
             self.table.remove(&key);
             policy.invalidate(&key);
         }
@@ -225,9 +226,9 @@ impl Table {
         }
     }
 
-    fn keys_of(&self, group: u128) -> Vec<Key> {
-        let of_group = |key: &&Key| key.group == group;
-        self.shards.iter().flat_map(|s| s.read().keys().filter(of_group).copied().collect::<Vec<_>>()).collect()
+    fn keys_of(&self, groups: &FxHashSet<u128>) -> Vec<Key> {
+        let wanted = |key: &&Key| groups.contains(&key.group);
+        self.shards.iter().flat_map(|s| s.read().keys().filter(wanted).copied().collect::<Vec<_>>()).collect()
     }
 
     fn tickets(&self) -> Vec<(Key, Ticket)> {

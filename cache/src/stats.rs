@@ -87,7 +87,7 @@ pub struct Stats {
     pub ram_entries: u64,
     /// Records that left RAM for want of room.
     pub ram_evictions: u64,
-    /// Bytes of NVMe that hold indexed records, rounded up to whole slots.
+    /// Bytes of NVMe that hold indexed records, headers included.
     pub nvme_bytes: u64,
     /// Bytes of NVMe preallocated for records.
     pub nvme_capacity: u64,
@@ -95,8 +95,14 @@ pub struct Stats {
     pub nvme_entries: u64,
     /// Records written to NVMe.
     pub nvme_writes: u64,
-    /// Bytes written to NVMe.
+    /// Bytes of RAM that the index of the NVMe tier takes, and its memory of what was fetched of late; in no bound.
+    pub nvme_index_bytes: u64,
+    /// Bytes written to NVMe: records, headers, directories, and what was carried over.
     pub nvme_written_bytes: u64,
+    /// Bytes of records that were written again because they had been read when their zone was recycled.
+    pub nvme_carried_bytes: u64,
+    /// Records not written to a full NVMe tier because they had not been fetched before, of late.
+    pub nvme_declined: u64,
     /// Records not written to NVMe: the write queue was full, or the record is larger than the largest slot.
     pub nvme_rejected: u64,
     /// Records that left NVMe for want of room.
@@ -109,7 +115,7 @@ pub struct Stats {
 
 impl Stats {
     /// What only grows, by name.
-    pub fn counters(&self) -> [(&'static str, u64); 20] {
+    pub fn counters(&self) -> [(&'static str, u64); 22] {
         [
             ("ram_hits", self.ram_hits),
             ("ram_misses", self.ram_misses),
@@ -127,6 +133,8 @@ impl Stats {
             ("ram_evictions", self.ram_evictions),
             ("nvme_writes", self.nvme_writes),
             ("nvme_written_bytes", self.nvme_written_bytes),
+            ("nvme_carried_bytes", self.nvme_carried_bytes),
+            ("nvme_declined", self.nvme_declined),
             ("nvme_rejected", self.nvme_rejected),
             ("nvme_evictions", self.nvme_evictions),
             ("nvme_bad_slots", self.nvme_bad_slots),
@@ -135,7 +143,7 @@ impl Stats {
     }
 
     /// What is held now, by name.
-    pub fn gauges(&self) -> [(&'static str, u64); 6] {
+    pub fn gauges(&self) -> [(&'static str, u64); 7] {
         [
             ("ram_bytes", self.ram_bytes),
             ("ram_capacity", self.ram_capacity),
@@ -143,6 +151,7 @@ impl Stats {
             ("nvme_bytes", self.nvme_bytes),
             ("nvme_capacity", self.nvme_capacity),
             ("nvme_entries", self.nvme_entries),
+            ("nvme_index_bytes", self.nvme_index_bytes),
         ]
     }
 

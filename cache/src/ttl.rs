@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, Key, Stale};
+use crate::{Error, Key, Stale, key::spread};
 
 /// The moment a record stops being fresh, in milliseconds of the injected clock. Stored in NVMe slots as is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,13 +64,6 @@ impl Expiry {
         deadline.past(|| now).is_some_and(|past| past >= self.grace())
             || latest.is_some_and(|latest| deadline.0 > latest)
     }
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit of the result depends on every bit of `x`.
-fn spread(x: u64) -> u64 {
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 fn millis(time: Duration) -> u64 {

@@ -118,6 +118,14 @@ impl Db {
         self.runtime.block_on(self.db.checkpoint())
     }
 
+    /// As [`crate::Db::resize_cache`].
+    ///
+    /// # Errors
+    /// As [`crate::Db::resize_cache`].
+    pub fn resize_cache(&self, memory: Option<u64>, nvme: Option<u64>) -> Result<()> {
+        self.runtime.block_on(self.db.resize_cache(memory, nvme))
+    }
+
     /// As [`crate::Db::stats`].
     pub fn stats(&self) -> Stats {
         self.db.stats()

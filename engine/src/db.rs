@@ -18,7 +18,7 @@ use crate::{
     format::batch::Payload,
     inner::Inner,
     keyspace,
-    limits::KEYSPACES_MAX,
+    limits::{self, KEYSPACES_MAX},
     open::{self, Tasks},
     outcomes::{self, TxnStatus},
     scan::{KeyRange, Overlay, check_bounds},
@@ -200,6 +200,26 @@ impl Db {
     pub async fn collect_garbage(&self, dry_run: bool) -> Result<crate::gc::Garbage> {
         self.inner().check()?;
         self.inner().tree.collect(dry_run).await
+    }
+
+    /// Changes the bounds of the page cache, in bytes, while it serves; `None` leaves one as it is. The next start takes
+    /// its [`crate::Options`] again.
+    ///
+    /// # Errors
+    /// `Invalid` for a RAM bound below 1 MiB, for an NVMe bound below 16 MiB or larger than its disk has room for, and
+    /// for an NVMe bound if the database was opened without an NVMe cache; `Closed`.
+    pub async fn resize_cache(&self, memory: Option<u64>, nvme: Option<u64>) -> Result<()> {
+        self.inner().check()?;
+        if memory.is_some_and(|bytes| bytes < limits::MEMORY_CACHE_MIN) {
+            return Err(Error::Invalid(format!("a memory cache below {} bytes", limits::MEMORY_CACHE_MIN)));
+        }
+        if let Some(bytes) = nvme {
+            self.0.cache.resize_nvme(bytes).await.map_err(|error| Error::Invalid(error.to_string()))?;
+        }
+        if let Some(bytes) = memory {
+            self.0.cache.resize_ram(bytes);
+        }
+        Ok(())
     }
 
     /// Reads everything that is in the bucket and in force, past the caches, and checks it. What is damaged is in the

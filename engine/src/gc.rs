@@ -115,7 +115,7 @@ impl Graveyard {
             dead.uncached = true;
             groups.push(dead.table.meta.id);
         }
-        groups.into_iter().for_each(|group| cache.remove_group(group));
+        cache.remove_groups(&groups);
     }
 }
 
@@ -206,7 +206,7 @@ impl Tree {
             let Dead { table, uncached, .. } = &dead[slot];
             if table.meta.origin.is_some() {
                 // It lies under an earlier incarnation, whose folder is not ours to clean.
-                inner.io.cache.remove_group(table.meta.id);
+                inner.io.cache.remove_groups(&[table.meta.id]);
                 continue;
             }
             garbage.bytes += table.meta.bytes;
@@ -219,7 +219,7 @@ impl Tree {
                 return Err(error);
             }
             if !uncached {
-                inner.io.cache.remove_group(table.meta.id);
+                inner.io.cache.remove_groups(&[table.meta.id]);
             }
         }
         if dry_run {
@@ -255,7 +255,7 @@ impl Tree {
             let key = io.object_key(term, id);
             if !dry_run && !in_force {
                 self.store().delete(&key, Cause::Gc).await?;
-                io.cache.remove_group(id);
+                io.cache.remove_groups(&[id]);
             }
             if !dry_run {
                 io.orphans.0.lock().retain(|(_, _, orphan)| *orphan != id);

@@ -34,3 +34,5 @@ pub const OUTCOMES_MAX: usize = 64 * 1024;
 const _: () = assert!(ENTRY_BATCHES_MAX < 1 << crate::types::ORDINAL_BITS);
 const _: () = assert!(KEY_BYTES_MAX + INLINE_VALUE_BYTES_MAX < PART_BYTES_MAX);
 const _: () = assert!(VALUE_BYTES_MAX as u64 <= TXN_BYTES_MAX && VALUE_BYTES_MAX <= u32::MAX as usize);
+/// Least bound of the page cache in RAM, in bytes.
+pub const MEMORY_CACHE_MIN: u64 = 1024 * 1024;

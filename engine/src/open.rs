@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use holdfast_cache::{Cache, CacheOptions, NvmeOptions};
+use holdfast_cache::{Cache, CacheOptions, NvmeOptions, Stale};
 use holdfast_wal::{
     Leadership, LogOptions, NoReports, Reports, Wal, WalOptions, disk,
     transport::{NoTransport, Peer, TcpTransport, Transport},
@@ -44,6 +44,8 @@ use crate::{
 
 /// Bytes of the RAM cache unless the options say.
 const MEMORY_CACHE: u64 = 256 << 20;
+/// How long past its TTL a page is served while the bucket does not give it: objects never change, so it can't be wrong.
+const STALE_IF_ERROR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of the NVMe cache of a store that charges for every read, unless the options say.
 const NVME_CACHE: u64 = 1 << 30;
 
@@ -265,7 +267,8 @@ fn open_cache(url: &str, options: &Options, clock: &Arc<dyn Clock>, dir: &Path) 
     let ram_bytes = options.memory_cache.unwrap_or(MEMORY_CACHE);
     let clock = Arc::new(CacheClock::new(Arc::clone(clock)));
     let (ttl, retry_after) = (options.cache_ttl, Duration::ZERO);
-    let cache = Cache::open(CacheOptions { nvme, ttl, retry_after, ..CacheOptions::new(ram_bytes, clock) });
+    let stale = Stale { if_error: STALE_IF_ERROR, ..Stale::default() };
+    let cache = Cache::open(CacheOptions { nvme, ttl, stale, retry_after, ..CacheOptions::new(ram_bytes, clock) });
     cache.map(Arc::new).map_err(|error| Error::Invalid(format!("cache in {}: {error}", dir.display())))
 }
 

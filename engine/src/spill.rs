@@ -217,8 +217,9 @@ impl Spill {
         let orphans = std::mem::take(&mut *io.orphans.0.lock());
         for Trash { index, objects } in trash {
             self.delete(&index).await;
+            let groups: Vec<u128> = objects.iter().map(|(_, id)| *id).collect();
+            io.cache.remove_groups(&groups);
             for (term, id) in objects {
-                io.cache.remove_group(id);
                 self.delete(&io.object_key(term, id)).await;
             }
         }

@@ -79,6 +79,26 @@ async fn pages_expire_on_the_clock_of_the_database_and_nvme_keeps_their_deadline
     db.close().await.unwrap();
 }
 
+/// A page is never wrong, only old: with the bucket away it is served past its TTL, which is for pages nobody wants.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_page_is_served_while_the_bucket_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = SetClock::started_at(1_000_000);
+    let db = open(folder.path(), &clock).await;
+    let keyspace = db.keyspace("k").await.unwrap();
+    db.put(&keyspace, "key", "value").await.unwrap();
+    db.checkpoint().await.unwrap();
+    clock.advance(61);
+    let (here, away) = (folder.path().join("bucket"), folder.path().join("away"));
+    std::fs::rename(&here, &away).unwrap();
+    assert_eq!(db.get(&keyspace, b"key").await.unwrap().as_deref(), Some(&b"value"[..]));
+    assert_eq!(db.stats().cache.stale_on_error, 1);
+    std::fs::rename(&away, &here).unwrap();
+    assert_eq!(fetches(&db).await, 1, "back again, it is fetched");
+    assert_eq!(fetches(&db).await, 0);
+    db.close().await.unwrap();
+}
+
 /// The value of a figure of the database.
 fn figure(db: &Db, name: &str) -> u64 {
     db.stats().counters.iter().find(|(of, _)| *of == name).unwrap().1

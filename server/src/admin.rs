@@ -14,19 +14,23 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use holdfast::{Db, Stats, cluster::Member, cost::Period, store::Kind};
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::processlist::ProcessList;
 
 /// Seconds in a month of 30 days, for the monthly price.
 const SECONDS_A_MONTH: f64 = 30.0 * 86_400.0;
+
+/// Keys that `admin gc` names; the rest are only counted.
+const KEYS_SHOWN: usize = 100;
 
 /// What the admin port shows and does.
 pub struct Admin {
@@ -59,6 +63,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/admin/cost", get(cost))
         .route("/admin/checkpoint", post(checkpoint))
         .route("/admin/gc", post(gc))
+        .route("/admin/cache", get(cache).post(resize_cache))
         .route("/admin/fsck", post(fsck))
         .merge(cluster::routes())
         .with_state(admin)
@@ -207,16 +212,46 @@ async fn checkpoint(State(admin): Shared) -> Response {
     }
 }
 
-async fn gc(State(admin): Shared) -> Response {
-    match admin.db.collect_garbage(false).await {
-        Ok(garbage) => Json(json!({
-            "deleted_objects": garbage.keys.len(),
-            "deleted_bytes": garbage.bytes,
-            "waiting_for_readers_or_grace": garbage.waiting,
-        }))
-        .into_response(),
+#[derive(Deserialize)]
+struct Gc {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn gc(State(admin): Shared, Query(gc): Query<Gc>) -> Response {
+    match admin.db.collect_garbage(gc.dry_run).await {
+        Ok(garbage) => {
+            let deleted = if gc.dry_run { "would_delete" } else { "deleted" };
+            Json(json!({
+                format!("{deleted}_objects"): garbage.keys.len(),
+                format!("{deleted}_bytes"): garbage.bytes,
+                deleted: garbage.keys.iter().take(KEYS_SHOWN).collect::<Vec<_>>(),
+                "waiting_for_readers_or_grace": garbage.waiting,
+            }))
+            .into_response()
+        }
         Err(error) => failed(&error),
     }
+}
+
+/// New bounds of the caches, in bytes.
+#[derive(Deserialize)]
+struct CacheSize {
+    memory: Option<u64>,
+    nvme: Option<u64>,
+}
+
+async fn resize_cache(State(admin): Shared, Query(size): Query<CacheSize>) -> Response {
+    match admin.db.resize_cache(size.memory, size.nvme).await {
+        Ok(()) => cache(State(admin)).await.into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn cache(State(admin): Shared) -> Json<Value> {
+    let cache = admin.db.stats().cache;
+    let figures = cache.gauges().into_iter().chain(cache.counters());
+    Json(figures.map(|(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, Value>>().into())
 }
 
 /// Damage is an answer (`healthy: false`, with the faults), not a failure of the request.

@@ -286,7 +286,20 @@ pub enum AdminVerb {
     /// Write everything that is in memory to the bucket, and wait for it
     Checkpoint,
     /// Delete objects that nothing can reach
-    Gc,
+    Gc {
+        /// Only say which
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// What the caches of this node hold; with a size, changes theirs while they serve (until the next start)
+    Cache {
+        /// The new bound of the cache in RAM
+        #[arg(long, value_name = "SIZE")]
+        memory: Option<Size>,
+        /// The new size of the cache on NVMe
+        #[arg(long, value_name = "SIZE")]
+        nvme: Option<Size>,
+    },
     /// Read everything that is stored and check it
     Fsck,
     /// What the bucket has cost since the start, and costs a month

@@ -1,9 +1,13 @@
 //! A proxy in front of an S3 server that behaves badly on demand: slow, silent, failing, or deaf to conditions.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -34,7 +38,9 @@ pub enum Fault {
 
 struct Shared {
     fault: Mutex<Fault>,
-    requests: Mutex<u64>,
+    requests: Mutex<BTreeMap<&'static str, u64>>,
+    sent: AtomicU64,
+    received: AtomicU64,
     upstream: u16,
 }
 
@@ -54,7 +60,13 @@ impl Proxy {
     pub fn start_at(ip: &str, upstream: u16) -> Self {
         let listener = TcpListener::bind((ip, 0)).expect("bind a proxy");
         let port = listener.local_addr().expect("bound").port();
-        let shared = Arc::new(Shared { fault: Mutex::default(), requests: Mutex::default(), upstream });
+        let shared = Arc::new(Shared {
+            fault: Mutex::default(),
+            requests: Mutex::default(),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            upstream,
+        });
         let state = shared.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -78,7 +90,18 @@ impl Proxy {
 
     /// Requests that came so far, answered or not.
     pub fn requests(&self) -> u64 {
-        *self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner)
+        self.requests_by_method().values().sum()
+    }
+
+    /// The same by HTTP method, but as S3's price list sorts them: a GET that lists is a `LIST`, a POST that deletes is a
+    /// `DELETE`.
+    pub fn requests_by_method(&self) -> BTreeMap<&'static str, u64> {
+        self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes of bodies that clients sent and received so far.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.shared.sent.load(Relaxed), self.shared.received.load(Relaxed))
     }
 
     /// Behaves like this from the next request on.
@@ -146,6 +169,24 @@ impl Message {
         self.head.iter().find(named).and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
     }
 
+    /// What a request counts as.
+    fn method(&self) -> &'static str {
+        let line = self.head.first().map_or("", String::as_str);
+        let (method, target) = line.split_once(' ').unwrap_or_default();
+        let query = target.split(' ').next().and_then(|target| target.split_once('?')).map_or("", |(_, query)| query);
+        let asks = |name| query.split('&').any(|field| field.split('=').next() == Some(name));
+        match method {
+            "GET" if asks("list-type") || asks("uploads") => "LIST",
+            "POST" if asks("delete") => "DELETE",
+            "GET" => "GET",
+            "HEAD" => "HEAD",
+            "PUT" => "PUT",
+            "POST" => "POST",
+            "DELETE" => "DELETE",
+            _ => "other",
+        }
+    }
+
     fn write(&self, to: &mut impl Write) -> std::io::Result<()> {
         let mut bytes = (self.head.join("\r\n") + "\r\n\r\n").into_bytes();
         bytes.extend_from_slice(&self.body);
@@ -175,9 +216,10 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
         let bodiless = request.head.first().is_some_and(|line| line.starts_with("HEAD "));
         let number = {
             let mut requests = shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
-            *requests += 1;
-            *requests
+            *requests.entry(request.method()).or_default() += 1;
+            requests.values().sum::<u64>()
         };
+        shared.sent.fetch_add(request.body.len() as u64, Relaxed);
         let fault = shared.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match fault {
             Fault::Fails { status, code, every } if number % every == 0 => {
@@ -196,6 +238,7 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
         }
         request.write(&mut server)?;
         let Some(answer) = Message::read(&mut answers, bodiless)? else { break };
+        shared.received.fetch_add(answer.body.len() as u64, Relaxed);
         answer.write(&mut client)?;
     }
     // Either side may have closed already.

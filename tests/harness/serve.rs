@@ -245,12 +245,17 @@ impl Server {
     }
 
     async fn run_admin(&self, args: &[&str]) -> String {
-        let verb = args.join(" ");
+        self.try_admin(args).await.unwrap_or_else(|error| panic!("admin {}: {error}", args.join(" ")))
+    }
+
+    /// `holdfast admin` with these arguments; what it printed, or what it said went wrong.
+    pub async fn try_admin(&self, args: &[&str]) -> Result<String, String> {
         let mut command = Command::new(binary());
         command.arg("admin").args(args).args(["--addr", &self.admin]).stdin(Stdio::null());
         let out = tokio::task::spawn_blocking(move || command.output()).await.expect("joins").expect("start holdfast");
-        assert!(out.status.success(), "admin {verb}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).into_owned()
+        let (said, shown) = if out.status.success() { (out.stdout, true) } else { (out.stderr, false) };
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if shown { Ok(said) } else { Err(said) }
     }
 
     /// The most RAM that the process has had resident, in bytes.

@@ -17,7 +17,7 @@ const LARGE: &[(&str, &str)] = &[
 const DOORS: &[(&str, &[&str])] = &[
     ("openraft::", &["wal/src/raft"]),
     ("io_uring::", &["wal/src/disk/uring", "cache/src/nvme/"]),
-    ("object_store::", &["engine/src/store", "tests/"]),
+    ("object_store::", &["engine/src/store", "tests/", "benches/compare/slatedb"]),
     ("moka::", &["cache/src/ram.rs"]),
 ];
 

@@ -10,9 +10,12 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
+
 use super::{pread, ring, slot::BLOCK};
 
 /// A buffer whose address and length suit O_DIRECT (4 KiB). Zero-filled when made.
+#[derive(Default)]
 pub struct AlignedBuf {
     memory: Vec<u8>,
     start: usize,
@@ -36,6 +39,37 @@ impl AlignedBuf {
     /// The bytes, to be filled.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.memory.get_mut(self.start..self.start + self.len).unwrap_or_default()
+    }
+}
+
+/// Buffers that were used and can be again: a read then neither allocates nor zeroes. Bounded.
+#[derive(Default)]
+pub(super) struct Pool([Mutex<Vec<AlignedBuf>>; POOLED_BLOCKS]);
+
+/// Larger buffers than this many blocks are not kept.
+const POOLED_BLOCKS: usize = 16;
+/// Bytes kept of each size.
+const POOLED_BYTES: usize = 1 << 20;
+
+impl Pool {
+    /// A buffer of `len` bytes, a multiple of 4 KiB, with anything in it.
+    pub(super) fn take(&self, len: usize) -> AlignedBuf {
+        let kept = self.of(len).and_then(|pool| pool.lock().pop());
+        kept.unwrap_or_else(|| AlignedBuf::zeroed(len))
+    }
+
+    pub(super) fn give_back(&self, buf: AlignedBuf) {
+        let len = buf.len;
+        if let Some(pool) = self.of(len) {
+            let mut pool = pool.lock();
+            if pool.len() < POOLED_BYTES / len {
+                pool.push(buf);
+            }
+        }
+    }
+
+    fn of(&self, len: usize) -> Option<&Mutex<Vec<AlignedBuf>>> {
+        self.0.get((len / BLOCK).checked_sub(1)?)
     }
 }
 
@@ -81,35 +115,34 @@ pub enum Backend {
     Threads,
 }
 
-/// Opens (and makes, and preallocates) the cache file, and starts the backend. The choice is logged.
-pub(super) fn open(path: &Path, bytes: u64, backend: Backend) -> io::Result<Arc<dyn Device>> {
-    let (file, direct) = open_file(path)?;
-    file.set_len(bytes)?;
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).or_else(|error| match error {
-        // A file system without fallocate: space is taken as slots are written.
-        rustix::io::Errno::OPNOTSUPP => Ok(()),
-        other => Err(other),
-    })?;
-    let file = Arc::new(file);
-    let device: Arc<dyn Device> = match backend {
-        Backend::Threads => Arc::new(pread::Threads::start(file)?),
-        Backend::Ring => Arc::new(ring::Ring::start(file)?),
-        Backend::Auto => match ring::Ring::start(file.clone()) {
-            Ok(ring) => Arc::new(ring),
+/// Opens the cache file, made if missing.
+pub(super) fn open_file(path: &Path) -> io::Result<Arc<File>> {
+    let (file, direct) = open_direct(path)?;
+    tracing::info!(path = %path.display(), direct, "NVMe cache opened");
+    Ok(Arc::new(file))
+}
+
+/// Starts the backend. The choice is logged.
+pub(super) fn start(file: &Arc<File>, backend: Backend) -> io::Result<Arc<dyn Device>> {
+    let threads = || Ok::<_, io::Error>(Arc::new(pread::Threads::start(file.clone())?));
+    let ring = || Ok::<_, io::Error>(Arc::new(ring::Ring::start(file.clone())?));
+    let (device, io): (Arc<dyn Device>, _) = match backend {
+        Backend::Threads => (threads()?, "threads"),
+        Backend::Ring => (ring()?, "io_uring"),
+        Backend::Auto => match ring() {
+            Ok(ring) => (ring, "io_uring"),
             Err(error) => {
                 tracing::warn!(%error, "NVMe cache: io_uring is not usable here, falling back to pread/pwrite threads");
-                tracing::info!(path = %path.display(), bytes, direct, io = "threads", "NVMe cache opened");
-                return Ok(Arc::new(pread::Threads::start(file)?));
+                (threads()?, "threads")
             }
         },
     };
-    let io = if backend == Backend::Threads { "threads" } else { "io_uring" };
-    tracing::info!(path = %path.display(), bytes, direct, io, "NVMe cache opened");
+    tracing::info!(io, "NVMe cache started");
     Ok(device)
 }
 
 /// Opens with O_DIRECT, or without it where the file system refuses (tmpfs): correct, but then the kernel caches too.
-fn open_file(path: &Path) -> io::Result<(File, bool)> {
+fn open_direct(path: &Path) -> io::Result<(File, bool)> {
     let open =
         |flags| OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path);
     match open(libc::O_DIRECT) {

@@ -1,211 +1,208 @@
-//! Owns the index of the NVMe tier: which key lies where, which zone is filled next, and who survives eviction. Pure.
+//! Owns the index of the NVMe tier: which key lies where, and how often it was read since it was stored.
 //!
-//! Groups are interned, so that a record costs 17 bytes of map at its load factor plus 8 bytes of its zone's list.
+//! Sharded. A key is kept as 64 bits: a 32-bit hash of its group, and its item. Two groups whose hashes are the same (one
+//! pair among 90,000 groups, on average) push each other's records out; a slot names its whole key, so that a read finds
+//! out and is a miss. In return a record costs 20 to 25 bytes of RAM, and no shared table of groups is in the way.
 
-use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustc_hash::FxHashMap;
+use parking_lot::Mutex;
 
-use crate::Key;
+use super::{
+    slot::{Listed, UNIT},
+    table::Table,
+};
+use crate::{Key, key::spread};
+
+const SHARDS: usize = 64;
+/// Reads of a record that are counted; more make no difference.
+const MAX_HITS: u64 = 15;
+/// Zones that can be named, 64 TiB of them.
+pub(super) const MAX_ZONES: u32 = 1 << 24;
 
 /// Where a slot lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) zone: u32,
-    /// First block within the zone.
-    pub(crate) block: u16,
-    pub(crate) blocks: u16,
+    /// First unit within the zone.
+    pub(crate) unit: u16,
+    /// Units of the slot, from 1 to 16,384.
+    pub(crate) units: u16,
 }
 
-/// A key with its group interned.
-type Short = (u32, u32);
-
-/// A map value: a [`Location`] in 8 bytes, with its hit count.
+/// A [`Location`] and a count of reads in one word that is never zero: units 15 bits, reads 4, unit 16, zone 24.
 #[derive(Clone, Copy)]
-struct Packed {
-    zone: u32,
-    block: u16,
-    /// Blocks less one: slots have 1 to 256.
-    more_blocks: u8,
-    hits: u8,
-}
+struct Packed(u64);
 
 impl Packed {
+    fn new(at: Location) -> Self {
+        Self(u64::from(at.units) | u64::from(at.unit) << 19 | u64::from(at.zone) << 35)
+    }
+
     fn location(self) -> Location {
-        Location { zone: self.zone, block: self.block, blocks: u16::from(self.more_blocks) + 1 }
+        let (zone, unit) = ((self.0 >> 35) as u32, (self.0 >> 19) as u16);
+        Location { zone, unit, units: (self.0 & 0x7FFF) as u16 }
+    }
+
+    fn hits(self) -> u64 {
+        (self.0 >> 15) & MAX_HITS
+    }
+
+    fn with_hit(self) -> Self {
+        if self.hits() < MAX_HITS { Self(self.0 + (1 << 15)) } else { self }
+    }
+
+    fn bytes(self) -> u64 {
+        u64::from(self.location().units) * UNIT as u64
     }
 }
 
-#[derive(Default)]
-struct Group {
-    id: u128,
-    /// Records in the map, dead ones included; at zero the number is free again.
-    records: u32,
-    blocks: u64,
-    dead: bool,
+/// The 64 bits of a key.
+fn short(key: &Key) -> u64 {
+    group_bits(key.group) << 32 | u64::from(key.item)
+}
+
+fn group_bits(group: u128) -> u64 {
+    spread(group as u64 ^ spread((group >> 64) as u64)) >> 32
 }
 
 /// The index.
-#[derive(Default)]
 pub(crate) struct Index {
-    map: FxHashMap<Short, Packed>,
-    numbers: FxHashMap<u128, u32>,
-    groups: Vec<Group>,
-    free_numbers: Vec<u32>,
-    /// Keys written into each zone, in order; some of them may have moved on since.
-    zones: Vec<Vec<Short>>,
-    /// Zones in the order in which they are to be filled: unused ones, then the oldest.
-    order: VecDeque<u32>,
-    entries: u64,
-    blocks: u64,
+    shards: Box<[Mutex<Table>]>,
+    entries: AtomicU64,
+    bytes: AtomicU64,
 }
 
-/// What evicting a zone did.
+/// What taking a zone's records out did.
 #[derive(Debug, Default)]
 pub(crate) struct Evicted {
     /// Records that were read since they were stored, to be stored again.
     pub(crate) hot: Vec<(Key, Location)>,
-    /// Records dropped for want of room (not counting the hot ones, nor those of removed groups).
+    /// Records dropped for want of room (not counting the hot ones).
     pub(crate) dropped: u64,
 }
 
 impl Index {
-    /// An empty index of `zones` zones, to be filled in the order given.
-    pub(crate) fn new(order: Vec<u32>) -> Self {
-        Self { zones: vec![Vec::new(); order.len()], order: order.into(), ..Self::default() }
+    pub(crate) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, entries: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
     /// Where `key` lies. Counts a use.
-    pub(crate) fn lookup(&mut self, key: &Key) -> Option<Location> {
-        let short = self.short(key)?;
-        let packed = self.map.get_mut(&short)?;
-        packed.hits = packed.hits.saturating_add(1);
-        Some(packed.location())
+    pub(crate) fn lookup(&self, key: &Key) -> Option<Location> {
+        let key = short(key);
+        let mut shard = self.shard(key).lock();
+        let value = shard.get_mut(key)?;
+        *value = Packed(*value).with_hit().0;
+        Some(Packed(*value).location())
     }
 
     pub(crate) fn contains(&self, key: &Key) -> bool {
-        self.short(key).is_some_and(|short| self.map.contains_key(&short))
+        self.location(key).is_some()
+    }
+
+    /// Where `key` lies. Counts as nothing.
+    pub(crate) fn location(&self, key: &Key) -> Option<Location> {
+        let key = short(key);
+        self.shard(key).lock().get(key).map(|value| Packed(value).location())
     }
 
     /// Enters a record that has been written. A former record of the key is forgotten.
-    pub(crate) fn publish(&mut self, key: Key, location: Location) {
-        let Some(zone_keys) = self.zones.get_mut(location.zone as usize) else { return };
-        let number = match self.numbers.get(&key.group) {
-            Some(&number) => number,
-            None => intern(&mut self.numbers, &mut self.groups, &mut self.free_numbers, key.group),
-        };
-        let short = (number, key.item);
-        zone_keys.push(short);
-        let more_blocks = location.blocks.saturating_sub(1).min(255) as u8;
-        let packed = Packed { zone: location.zone, block: location.block, more_blocks, hits: 0 };
-        if let Some(group) = self.groups.get_mut(number as usize) {
-            group.records += 1;
-            group.blocks += u64::from(location.blocks);
-        }
-        self.entries += 1;
-        self.blocks += u64::from(location.blocks);
-        if let Some(old) = self.map.insert(short, packed) {
-            self.uncount(number, old);
-        }
+    pub(crate) fn publish(&self, key: &Key, at: Location) {
+        let (key, packed) = (short(key), Packed::new(at));
+        let old = self.shard(key).lock().insert(key, packed.0);
+        self.count(packed);
+        self.uncount(old);
     }
 
     /// Forgets a record; with `only_at`, only if it still lies there.
-    pub(crate) fn remove(&mut self, key: &Key, only_at: Option<Location>) -> bool {
-        let Some(short) = self.short(key) else { return false };
-        match self.map.get(&short) {
-            Some(packed) if only_at.is_none_or(|at| at == packed.location()) => self.drop_short(short),
-            _ => false,
-        }
+    pub(crate) fn remove(&self, key: &Key, only_at: Option<Location>) -> bool {
+        let key = short(key);
+        let mut shard = self.shard(key).lock();
+        let there = shard.get(key).is_some_and(|value| only_at.is_none_or(|at| at == Packed(value).location()));
+        let old = if there { shard.remove(key) } else { None };
+        drop(shard);
+        self.uncount(old);
+        old.is_some()
     }
 
-    /// Forgets a whole group at once; its entries leave the map as their zones are recycled.
-    pub(crate) fn remove_group(&mut self, id: u128) {
-        let Some(number) = self.numbers.remove(&id) else { return };
-        if let Some(group) = self.groups.get_mut(number as usize) {
-            group.dead = true;
-            self.entries -= u64::from(group.records);
-            self.blocks -= group.blocks;
-        }
+    /// Forgets the records of these groups. Looks at every record, so many groups at once are cheaper than one by one.
+    pub(crate) fn remove_groups(&self, groups: &[u128]) {
+        let mut gone: Vec<u64> = groups.iter().map(|group| group_bits(*group)).collect();
+        gone.sort_unstable();
+        self.remove_all(|key, _| gone.binary_search(&(key >> 32)).is_ok());
     }
 
-    /// Empties the zone that is to be filled next, and names it. Records that were used since they were stored come
-    /// back as hot, up to `hot_blocks` blocks of them, the most recently stored first.
-    pub(crate) fn next_zone(&mut self, hot_blocks: u16) -> Option<(u32, Evicted)> {
-        let zone = self.order.pop_front()?;
-        self.order.push_back(zone);
-        let keys = self.zones.get_mut(zone as usize).map(std::mem::take).unwrap_or_default();
+    /// Forgets the records of zones that `goes` says yes to, and returns how many they were.
+    pub(crate) fn remove_zones(&self, goes: impl Fn(u32) -> bool) -> u64 {
+        self.remove_all(|_, value| goes(Packed(value).location().zone))
+    }
+
+    /// Takes out the records of a zone whose directory says `listed`. Those that were used since they were stored come
+    /// back as hot, up to `hot_bytes` of them, the most recently stored first.
+    pub(crate) fn take_zone(&self, zone: u32, listed: &[Listed], hot_bytes: u64) -> Evicted {
         let mut evicted = Evicted::default();
-        let mut room = hot_blocks;
-        for short in keys.into_iter().rev() {
-            let Some(packed) = self.map.get(&short).copied().filter(|packed| packed.zone == zone) else { continue };
-            let location = packed.location();
-            match self.groups.get(short.0 as usize).filter(|group| !group.dead).map(|group| group.id) {
-                Some(group) if packed.hits > 0 && location.blocks <= room => {
-                    room -= location.blocks;
-                    evicted.hot.push((Key { group, item: short.1 }, location));
-                }
-                Some(_) => evicted.dropped += 1,
-                None => {}
+        let mut room = hot_bytes;
+        for slot in listed.iter().rev() {
+            let key = short(&slot.key);
+            let mut shard = self.shard(key).lock();
+            let here = |value: &u64| Packed(*value).location() == slot.at(zone);
+            let Some(packed) = shard.get(key).filter(here).map(Packed) else { continue };
+            shard.remove(key);
+            drop(shard);
+            self.uncount(Some(packed.0));
+            if packed.hits() > 0 && packed.bytes() <= room {
+                room -= packed.bytes();
+                evicted.hot.push((slot.key, packed.location()));
+            } else {
+                evicted.dropped += 1;
             }
-            self.drop_short(short);
         }
-        Some((zone, evicted))
+        evicted
     }
 
     /// Records that can be found.
     pub(crate) fn entries(&self) -> u64 {
-        self.entries
+        self.entries.load(Relaxed)
     }
 
-    /// Blocks of the records that can be found.
-    pub(crate) fn blocks(&self) -> u64 {
-        self.blocks
+    /// Bytes of the slots of the records that can be found.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
-    fn short(&self, key: &Key) -> Option<Short> {
-        self.numbers.get(&key.group).map(|&number| (number, key.item))
+    /// Bytes of RAM that the index takes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().memory() as u64).sum()
     }
 
-    fn drop_short(&mut self, short: Short) -> bool {
-        match self.map.remove(&short) {
-            Some(packed) => {
-                self.uncount(short.0, packed);
-                true
-            }
-            None => false,
+    fn remove_all(&self, goes: impl Fn(u64, u64) -> bool) -> u64 {
+        let mut gone = 0;
+        for shard in &self.shards {
+            shard.lock().remove_all(&goes, |value| {
+                gone += 1;
+                self.uncount(Some(value));
+            });
+        }
+        gone
+    }
+
+    fn count(&self, packed: Packed) {
+        self.entries.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(packed.bytes(), Relaxed);
+    }
+
+    fn uncount(&self, old: Option<u64>) {
+        if let Some(value) = old {
+            self.entries.fetch_sub(1, Relaxed);
+            self.bytes.fetch_sub(Packed(value).bytes(), Relaxed);
         }
     }
 
-    fn uncount(&mut self, number: u32, packed: Packed) {
-        let Some(group) = self.groups.get_mut(number as usize) else { return };
-        let blocks = u64::from(packed.location().blocks);
-        group.records -= 1;
-        group.blocks -= blocks;
-        if !group.dead {
-            self.entries -= 1;
-            self.blocks -= blocks;
-        }
-        if group.records == 0 {
-            if !group.dead {
-                self.numbers.remove(&group.id);
-            }
-            self.free_numbers.push(number);
-        }
+    fn shard(&self, key: u64) -> &Mutex<Table> {
+        // The low bits: the table's places come from the high ones.
+        &self.shards[spread(key) as usize % SHARDS]
     }
-}
-
-fn intern(numbers: &mut FxHashMap<u128, u32>, groups: &mut Vec<Group>, free: &mut Vec<u32>, id: u128) -> u32 {
-    let group = Group { id, ..Group::default() };
-    let number = match free.pop() {
-        Some(number) => number,
-        None => groups.len() as u32,
-    };
-    match groups.get_mut(number as usize) {
-        Some(place) => *place = group,
-        None => groups.push(group),
-    }
-    numbers.insert(id, number);
-    number
 }
 
 #[cfg(test)]
@@ -215,116 +212,108 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ttl::Deadline;
 
     fn key(group: u128, item: u32) -> Key {
         Key { group, item }
     }
 
-    fn at(zone: u32, block: u16) -> Location {
-        Location { zone, block, blocks: 1 }
+    fn at(zone: u32, unit: u16) -> Location {
+        Location { zone, unit, units: 1 }
     }
 
-    #[test]
-    fn zones_are_filled_in_the_given_order_then_round_robin() {
-        let mut index = Index::new(vec![2, 0, 1]);
-        let order: Vec<u32> = (0..5).map(|_| index.next_zone(0).unwrap().0).collect();
-        assert_eq!(order, [2, 0, 1, 2, 0]);
+    fn listed(key: Key, at: Location) -> Listed {
+        Listed { key, unit: at.unit, units: at.units, deadline: Deadline::NEVER }
     }
 
     #[test]
     fn used_records_survive_their_zone_up_to_the_room_for_them() {
-        let mut index = Index::new(vec![0]);
-        for item in 0..4 {
-            index.publish(key(1, item), at(0, item as u16));
+        let index = Index::new();
+        let slots: Vec<_> = (0..4).map(|item| listed(key(1, item), at(0, item as u16))).collect();
+        for slot in &slots {
+            index.publish(&slot.key, slot.at(0));
         }
         for item in [0, 1, 3] {
             assert!(index.lookup(&key(1, item)).is_some());
         }
-        let (_, evicted) = index.next_zone(2).unwrap();
+        let evicted = index.take_zone(0, &slots, 2 * UNIT as u64);
         assert_eq!(evicted.hot, [(key(1, 3), at(0, 3)), (key(1, 1), at(0, 1))]);
         assert_eq!(evicted.dropped, 2);
-        assert_eq!((index.entries(), index.blocks()), (0, 0));
+        assert_eq!((index.entries(), index.bytes()), (0, 0));
     }
 
     #[test]
     fn a_replaced_record_does_not_die_with_its_former_zone() {
-        let mut index = Index::new(vec![0, 1]);
-        index.publish(key(1, 1), at(0, 0));
-        index.publish(key(1, 1), at(1, 5));
-        assert_eq!(index.next_zone(0).unwrap().1.dropped, 0);
+        let index = Index::new();
+        index.publish(&key(1, 1), at(0, 0));
+        index.publish(&key(1, 1), at(1, 5));
+        assert_eq!(index.take_zone(0, &[listed(key(1, 1), at(0, 0))], 0).dropped, 0);
         assert_eq!(index.lookup(&key(1, 1)), Some(at(1, 5)));
     }
 
     #[test]
-    fn a_removed_groups_number_serves_again_only_when_its_records_are_gone() {
-        let mut index = Index::new(vec![0, 1]);
-        index.publish(key(1, 1), at(0, 0));
-        index.remove_group(1);
-        index.publish(key(2, 1), at(1, 0));
-        index.publish(key(1, 1), at(1, 1));
-        assert_eq!(index.lookup(&key(1, 1)), Some(at(1, 1)));
-        assert_eq!(index.lookup(&key(2, 1)), Some(at(1, 0)));
-        assert_eq!(index.next_zone(9).unwrap().1.dropped, 0);
-        assert_eq!(index.entries(), 2);
-        assert_eq!(index.groups.len(), 3);
-        index.publish(key(3, 1), at(0, 0));
-        assert_eq!(index.groups.len(), 3);
+    fn the_largest_values_of_every_field_are_kept_apart() {
+        let index = Index::new();
+        let edge = Location { zone: MAX_ZONES - 1, unit: u16::MAX, units: 1 << 14 };
+        for (item, place) in [edge, at(MAX_ZONES - 1, 0), at(0, u16::MAX), Location { units: 1 << 14, ..at(0, 0) }]
+            .into_iter()
+            .enumerate()
+        {
+            index.publish(&key(1, item as u32), place);
+            for _ in 0..20 {
+                assert_eq!(index.lookup(&key(1, item as u32)), Some(place));
+            }
+        }
     }
 
     #[derive(Clone, Debug)]
     enum Step {
-        Publish(u128, u32),
+        Publish(u128, u32, u32),
         Remove(u128, u32),
-        RemoveGroup(u128),
-        NextZone,
+        RemoveGroups(Vec<u128>),
+        RemoveZone(u32),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            8 => (0u128..4, 0u32..8).prop_map(|(g, i)| Step::Publish(g, i)),
-            2 => (0u128..4, 0u32..8).prop_map(|(g, i)| Step::Remove(g, i)),
-            1 => (0u128..4).prop_map(Step::RemoveGroup),
-            2 => Just(Step::NextZone),
+            8 => (0u128..4, 0u32..8, 0u32..3).prop_map(|(group, item, zone)| Step::Publish(group, item, zone)),
+            2 => (0u128..4, 0u32..8).prop_map(|(group, item)| Step::Remove(group, item)),
+            1 => prop::collection::vec(0u128..4, 0..3).prop_map(Step::RemoveGroups),
+            1 => (0u32..3).prop_map(Step::RemoveZone),
         ]
     }
 
     proptest! {
         #[test]
-        fn behaves_as_a_map_whose_zones_empty(steps in prop::collection::vec(step(), 1..200)) {
-            let mut index = Index::new(vec![0, 1, 2]);
+        fn behaves_as_a_map_of_zones(steps in prop::collection::vec(step(), 1..200)) {
+            let index = Index::new();
             let mut model: HashMap<Key, Location> = HashMap::new();
-            let (mut zone, mut block) = (index.next_zone(0).unwrap().0, 0);
-            for step in steps {
+            for (unit, step) in steps.into_iter().enumerate() {
                 match step {
-                    Step::Publish(group, item) => {
-                        block += 1;
-                        index.publish(key(group, item), at(zone, block));
-                        model.insert(key(group, item), at(zone, block));
+                    Step::Publish(group, item, zone) => {
+                        index.publish(&key(group, item), at(zone, unit as u16));
+                        model.insert(key(group, item), at(zone, unit as u16));
                     }
                     Step::Remove(group, item) => {
                         let there = model.remove(&key(group, item)).is_some();
                         prop_assert_eq!(index.remove(&key(group, item), None), there);
                     }
-                    Step::RemoveGroup(group) => {
-                        index.remove_group(group);
-                        model.retain(|key, _| key.group != group);
+                    Step::RemoveGroups(groups) => {
+                        index.remove_groups(&groups);
+                        model.retain(|key, _| !groups.contains(&key.group));
                     }
-                    Step::NextZone => {
-                        zone = index.next_zone(0).unwrap().0;
-                        block = 0;
-                        model.retain(|_, location| location.zone != zone);
+                    Step::RemoveZone(gone) => {
+                        let before = model.len();
+                        model.retain(|_, location| location.zone != gone);
+                        prop_assert_eq!(index.remove_zones(|zone| zone == gone), (before - model.len()) as u64);
                     }
                 }
                 prop_assert_eq!(index.entries(), model.len() as u64);
-                prop_assert_eq!(index.blocks(), model.len() as u64);
-                for group in 0..4 {
-                    for item in 0..8 {
-                        prop_assert_eq!(index.contains(&key(group, item)), model.contains_key(&key(group, item)));
-                    }
+                prop_assert_eq!(index.bytes(), (model.len() * UNIT) as u64);
+                for (group, item) in (0..4).flat_map(|group| (0..8).map(move |item| (group, item))) {
+                    let key = key(group, item);
+                    prop_assert_eq!(index.location(&key), model.get(&key).copied());
                 }
-            }
-            for (key, location) in model {
-                prop_assert_eq!(index.lookup(&key), Some(location));
             }
         }
     }

@@ -1,15 +1,19 @@
 //! Owns the io_uring backend, and is the cache's only file that knows the io-uring crate.
 //!
-//! One thread owns the ring. Callers queue transfers and wake it through a pipe whose read end always has a read
-//! pending in the ring, so the thread sleeps in one place only. Requests stay tied to that thread: a request submitted
-//! from a thread that ends is cancelled by the kernel.
+//! One thread owns the ring. Callers queue transfers and, if it sleeps, wake it through a pipe whose read end always has
+//! a read pending in the ring, so the thread sleeps in one place only. While it works, what is queued goes into its next
+//! round: under load transfers are submitted in batches, and nobody pays for waking. Requests stay tied to that thread: a
+//! request submitted from a thread that ends is cancelled by the kernel.
 
 use std::{
     collections::VecDeque,
     fs::File,
     io::{self, PipeReader, PipeWriter, Write},
     os::fd::AsRawFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread::{Builder, JoinHandle},
 };
 
@@ -31,9 +35,16 @@ struct Queue {
     broken: Option<String>,
 }
 
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// The thread waits in the kernel, or is about to.
+    sleeping: AtomicBool,
+}
+
 /// The ring's front. Its thread ends when this is dropped and nothing is in flight.
 pub(super) struct Ring {
-    queue: Arc<Mutex<Queue>>,
+    shared: Arc<Shared>,
     wake: PipeWriter,
     thread: Option<JoinHandle<()>>,
 }
@@ -42,12 +53,12 @@ impl Ring {
     /// Makes the ring and proves that it can read `file`; an error means that the fallback is to be used.
     pub(super) fn start(file: Arc<File>) -> io::Result<Self> {
         let (wake_reader, wake) = io::pipe()?;
-        let queue = Arc::<Mutex<Queue>>::default();
+        let shared = Arc::<Shared>::default();
         let (started, ready) = std::sync::mpsc::sync_channel(1);
-        let of_thread = queue.clone();
+        let of_thread = shared.clone();
         // The ring is made on its own thread, which is the one the kernel ties requests to.
         let thread = Builder::new().name("cache-ring".into()).spawn(move || {
-            match IoUring::new(2 * DEPTH as u32).and_then(|mut ring| probe(&mut ring, &file).map(|()| ring)) {
+            match make_ring().and_then(|mut ring| probe(&mut ring, &file).map(|()| ring)) {
                 Ok(ring) => {
                     let _ = started.send(Ok(()));
                     Worker::new(ring, file, wake_reader, of_thread).run();
@@ -58,42 +69,49 @@ impl Ring {
             }
         })?;
         ready.recv().unwrap_or_else(|_| Err(io::Error::other("the ring's thread ended at its start")))?;
-        Ok(Self { queue, wake, thread: Some(thread) })
+        Ok(Self { shared, wake, thread: Some(thread) })
     }
 
-    fn wake(&self) {
-        // One byte in the pipe is enough, and a closed pipe means that the thread has ended.
-        let _ = (&self.wake).write(&[1]);
+    fn wake_if_asleep(&self) {
+        if self.shared.sleeping.swap(false, SeqCst) {
+            // A closed pipe means that the thread has ended.
+            let _ = (&self.wake).write(&[1]);
+        }
     }
 }
 
 impl Device for Ring {
     fn submit(&self, transfer: Transfer) {
-        let mut queue = self.queue.lock();
+        let mut queue = self.shared.queue.lock();
         if let Some(cause) = &queue.broken {
             let error = io::Error::other(cause.clone());
             drop(queue);
             (transfer.done)(Err(error));
             return;
         }
-        // A queue that is not empty has had its wake-up, or is drained as transfers complete.
-        let idle = queue.transfers.is_empty();
         queue.transfers.push_back(transfer);
         drop(queue);
-        if idle {
-            self.wake();
-        }
+        self.wake_if_asleep();
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.queue.lock().closing = true;
-        self.wake();
+        self.shared.queue.lock().closing = true;
+        self.wake_if_asleep();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has said so already.
             let _ = thread.join();
         }
+    }
+}
+
+/// A ring whose completions are reaped when its thread asks for them, and not by interrupting it (Linux 6.1).
+fn make_ring() -> io::Result<IoUring> {
+    let entries = 2 * DEPTH as u32;
+    match IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(entries) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(entries),
+        made => made,
     }
 }
 
@@ -142,20 +160,21 @@ struct Worker {
     wake: PipeReader,
     /// Where wake-up bytes go; boxed, because the kernel writes there.
     wake_bytes: Box<[u8; 64]>,
-    queue: Arc<Mutex<Queue>>,
+    shared: Arc<Shared>,
     flying: Vec<Option<InFlight>>,
     free: Vec<usize>,
 }
 
 impl Worker {
-    fn new(ring: IoUring, file: Arc<File>, wake: PipeReader, queue: Arc<Mutex<Queue>>) -> Self {
+    fn new(ring: IoUring, file: Arc<File>, wake: PipeReader, shared: Arc<Shared>) -> Self {
         let flying = (0..DEPTH).map(|_| None).collect();
-        Self { ring, file, wake, wake_bytes: Box::new([0; 64]), queue, flying, free: (0..DEPTH).collect() }
+        Self { ring, file, wake, wake_bytes: Box::new([0; 64]), shared, flying, free: (0..DEPTH).collect() }
     }
 
     fn run(mut self) {
         let result = self.serve();
-        let mut queue = self.queue.lock();
+        let shared = self.shared.clone();
+        let mut queue = shared.queue.lock();
         let cause = match result {
             Ok(()) => "the cache is closed".to_string(),
             Err(error) => {
@@ -184,7 +203,11 @@ impl Worker {
             if self.fill()? && self.free.len() == DEPTH {
                 return Ok(());
             }
-            match self.ring.submit_and_wait(1) {
+            // Whoever changes the queue after this look at it sees that the thread sleeps, and wakes it.
+            self.shared.sleeping.store(true, SeqCst);
+            let submitted = if self.must_not_sleep() { self.ring.submit() } else { self.ring.submit_and_wait(1) };
+            self.shared.sleeping.store(false, SeqCst);
+            match submitted {
                 Ok(_) => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
                 Err(error) => return Err(error),
@@ -195,8 +218,8 @@ impl Worker {
 
     /// Moves queued transfers into the ring. True if the queue is closed and empty.
     fn fill(&mut self) -> io::Result<bool> {
-        let queue = self.queue.clone();
-        let mut queue = queue.lock();
+        let shared = self.shared.clone();
+        let mut queue = shared.queue.lock();
         while let Some(&place) = self.free.last() {
             let Some(transfer) = queue.transfers.pop_front() else { break };
             let Transfer { direction, offset, mut buf, done } = transfer;
@@ -208,6 +231,13 @@ impl Worker {
             self.push(entry)?;
         }
         Ok(queue.closing && queue.transfers.is_empty())
+    }
+
+    /// Whether there is something to do that no completion will tell of.
+    fn must_not_sleep(&self) -> bool {
+        let queue = self.shared.queue.lock();
+        let has_work = !self.free.is_empty() && !queue.transfers.is_empty();
+        has_work || (queue.closing && self.free.len() == DEPTH)
     }
 
     /// Puts the read of the wake-up pipe into the ring, where one always is.

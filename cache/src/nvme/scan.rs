@@ -1,13 +1,12 @@
-//! Owns the restart of the NVMe tier: finds what the file holds. Reads two small pieces per zone, and walks slot headers
-//! only in zones that were not closed (a crash leaves one).
+//! Owns the restart of the NVMe tier: finds what the file holds. Reads two small pieces per zone, and the whole zone only if it
+//! was not closed (a crash leaves one).
 
 use std::{io, sync::Arc};
 
 use super::{
     device::{AlignedBuf, Device},
-    read_at,
-    slot::{self, BLOCK, Bad, DIRECTORY_BLOCKS, HEADER, Listed, SLOT_BLOCKS, Slot, ZONE_BYTES},
-    start_read,
+    slot::{self, BLOCK, Bad, Listed, TAIL_BYTES, ZONE_BYTES},
+    transfer::{offset, read_at, start_read},
 };
 
 /// Zones whose reads are under way at once.
@@ -20,44 +19,53 @@ pub(super) struct Zone {
     pub(super) slots: Vec<Listed>,
 }
 
-/// What the file holds.
+/// How a scan ended.
 #[derive(Default)]
-pub(super) struct Found {
-    /// Oldest first.
-    pub(super) zones: Vec<Zone>,
+pub(super) struct Outcome {
     /// Reads that failed; their zones count as empty.
     pub(super) io_errors: u64,
     /// A later version of the format was met, so the file counts as empty.
     pub(super) newer: Option<u16>,
 }
 
-/// Reads the whole file's directories.
-pub(super) fn scan(device: &Arc<dyn Device>, zones: u32) -> Found {
-    let mut found = Found::default();
+/// Reads the directories of `zones` zones, and hands each zone that holds records to `found`, until that says no.
+pub(super) fn scan(device: &Arc<dyn Device>, zones: u32, mut found: impl FnMut(Zone) -> bool) -> Outcome {
+    let mut outcome = Outcome::default();
     for first in (0..zones).step_by(WINDOW as usize) {
         let window = first..zones.min(first + WINDOW);
         let reads: Vec<_> = window
             .map(|zone| {
                 let header = start_read(device, offset(zone, 0), BLOCK);
-                (zone, header, start_read(device, offset(zone, SLOT_BLOCKS), DIRECTORY_BLOCKS * BLOCK))
+                (zone, header, start_read(device, offset(zone, ZONE_BYTES - TAIL_BYTES), TAIL_BYTES))
             })
             .collect();
-        for (zone, header, directory) in reads {
-            match load(device, zone, header.wait(), directory.wait()) {
-                Ok(Some(loaded)) => found.zones.push(loaded),
+        for (zone, header, tail) in reads {
+            match load(device, zone, header.wait(), tail.wait()) {
+                Ok(Some(loaded)) => {
+                    if !found(loaded) {
+                        return outcome;
+                    }
+                }
                 Ok(None) => {}
                 Err(Trouble::Newer(version)) => {
-                    return Found { newer: Some(version), ..Found::default() };
+                    outcome.newer = Some(version);
+                    return outcome;
                 }
                 Err(Trouble::Io(error)) => {
                     tracing::warn!(%error, zone, "NVMe cache: a zone cannot be read at start; it counts as empty");
-                    found.io_errors += 1;
+                    outcome.io_errors += 1;
                 }
             }
         }
     }
-    found.zones.sort_by_key(|zone| zone.generation);
-    found
+    outcome
+}
+
+/// The slots of a closed zone as its directory lists them, if that can be read and is of this life of the zone.
+pub(super) fn directory(device: &Arc<dyn Device>, zone: u32, generation: u64) -> Option<Vec<Listed>> {
+    let tail = read_at(device, offset(zone, ZONE_BYTES - TAIL_BYTES), TAIL_BYTES).ok()?;
+    let (found, slots) = whole_directory(device, zone, &tail).ok()?.ok()?;
+    (found == generation).then_some(slots)
 }
 
 enum Trouble {
@@ -71,47 +79,42 @@ impl From<io::Error> for Trouble {
     }
 }
 
-/// One zone: by its directory if that is of the same life as the first slot, else slot by slot.
+/// One zone: by its directory if that is not of a former life, else slot by slot.
 fn load(
     device: &Arc<dyn Device>,
     zone: u32,
     header: io::Result<AlignedBuf>,
-    directory: io::Result<AlignedBuf>,
+    tail: io::Result<AlignedBuf>,
 ) -> Result<Option<Zone>, Trouble> {
     let first = match slot::decode_header(header?.as_slice()) {
-        Ok(first) => first,
         Err(Bad::Newer(version)) => return Err(Trouble::Newer(version)),
-        Err(_) => return Ok(None),
+        first => first.ok().map(|first| first.generation),
     };
-    let slots = match slot::decode_directory(directory?.as_slice()) {
-        Ok((generation, slots)) if generation == first.generation => slots,
+    let directory = match whole_directory(device, zone, &tail?)? {
         Err(Bad::Newer(version)) => return Err(Trouble::Newer(version)),
-        _ => walk(device, zone, first)?,
+        directory => directory.ok().filter(|(generation, _)| first.is_none_or(|first| *generation >= first)),
     };
-    Ok(Some(Zone { zone, generation: first.generation, slots }))
+    Ok(match (directory, first) {
+        (Some((generation, slots)), _) => Some(Zone { zone, generation, slots }),
+        (None, Some(generation)) => {
+            let slots = slot::walk(read_at(device, offset(zone, 0), ZONE_BYTES)?.as_slice(), generation);
+            Some(Zone { zone, generation, slots })
+        }
+        (None, None) => None,
+    })
 }
 
-/// Follows the slots of a zone from one header to the next, to the first that is not of this life of the zone.
-fn walk(device: &Arc<dyn Device>, zone: u32, first: Slot) -> io::Result<Vec<Listed>> {
-    let mut slots = Vec::new();
-    let (mut slot, mut block) = (first, 0);
-    loop {
-        let next = block + usize::from(slot.blocks);
-        let (Ok(at), true) = (u16::try_from(block), next <= SLOT_BLOCKS) else { break };
-        slots.push(Listed { key: slot.key, block: at, blocks: slot.blocks, deadline: slot.deadline });
-        if next == SLOT_BLOCKS {
-            break;
+/// The directory that ends in `tail`, which is read anew if it is longer.
+fn whole_directory(
+    device: &Arc<dyn Device>,
+    zone: u32,
+    tail: &AlignedBuf,
+) -> io::Result<Result<(u64, Vec<Listed>), Bad>> {
+    match slot::directory_extent(tail.as_slice()) {
+        Some(bytes) if bytes > TAIL_BYTES => {
+            let whole = read_at(device, offset(zone, ZONE_BYTES - bytes), bytes)?;
+            Ok(slot::decode_directory(whole.as_slice()))
         }
-        let header = read_at(device, offset(zone, next), HEADER)?;
-        match slot::decode_header(header.as_slice()) {
-            Ok(following) if following.generation == first.generation => (slot, block) = (following, next),
-            _ => break,
-        }
+        _ => Ok(slot::decode_directory(tail.as_slice())),
     }
-    Ok(slots)
-}
-
-/// The position of a block of a zone in the file.
-pub(super) fn offset(zone: u32, block: usize) -> u64 {
-    u64::from(zone) * ZONE_BYTES as u64 + (block * BLOCK) as u64
 }

@@ -102,11 +102,11 @@ async fn single_bits_flipped_everywhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn directories_lost() {
     on_both(|dir, backend| async move {
-        // The last 32 KiB of every 4 MiB: slots are then found by their headers.
+        // The last block of every 4 MiB: slots are then found by their headers.
         let wipe = |file: &Path| {
             let mut bytes = fs::read(file).unwrap();
             for zone in bytes.chunks_mut(4 << 20) {
-                let at = zone.len() - (32 << 10);
+                let at = zone.len() - (4 << 10);
                 zone[at..].fill(0);
             }
             fs::write(file, bytes).unwrap();

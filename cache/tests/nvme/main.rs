@@ -1,10 +1,13 @@
 //! The NVMe tier through the public API, on both I/O backends.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod admission;
 #[path = "../support/common.rs"]
 mod common;
 mod damage;
 mod faults;
+mod resize;
+mod restart;
 mod stale;
 mod tier;
 

@@ -175,7 +175,7 @@ async fn an_insert_replaces_what_nvme_has_and_a_removal_hides_it() {
         assert_eq!(read(0).await, "new");
         cache.remove(&key(1));
         assert_eq!(read(1).await, page(key(1), PAGE));
-        cache.remove_group(1);
+        cache.remove_groups(&[1]);
         assert_eq!(cache.stats().nvme_entries, 0);
         assert_eq!(read(2).await, page(key(2), PAGE));
     })

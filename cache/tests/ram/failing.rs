@@ -51,9 +51,9 @@ async fn a_failure_does_not_outlive_an_insert_or_a_removal() {
     fail().await;
     cache.remove(&key(1));
     assert!(cache.get(key(1), &as_origin(&origin)).await.is_ok());
-    cache.remove_group(1);
+    cache.remove_groups(&[1]);
     fail().await;
-    cache.remove_group(1);
+    cache.remove_groups(&[1]);
     assert!(cache.get(key(1), &as_origin(&origin)).await.is_ok());
     cache.remove(&key(1));
     fail().await;

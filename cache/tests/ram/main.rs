@@ -146,7 +146,7 @@ async fn removing_a_group_leaves_the_others() {
         cache.insert(Key { group: 1, item }, page(key(item), 100), Place::Ram);
         cache.insert(Key { group: 2, item }, page(key(item), 100), Place::Ram);
     }
-    cache.remove_group(1);
+    cache.remove_groups(&[1]);
     cache.remove(&Key { group: 2, item: 0 });
     assert!((0..10).all(|item| cache.peek(&Key { group: 1, item }).is_none()));
     assert_eq!((0..10).filter(|&item| cache.peek(&Key { group: 2, item }).is_some()).count(), 9);
@@ -169,7 +169,7 @@ async fn a_fetch_that_was_overtaken_by_an_insert_is_not_stored() {
 async fn a_reader_that_comes_after_a_removal_gets_a_fetch_of_its_own() {
     let (cache, origin) = (ram_only(1 << 20), TestOrigin::held(PAGE));
     let tasks = waiting_readers(&cache, &origin, 2).await;
-    cache.remove_group(1);
+    cache.remove_groups(&[1]);
     let later = tokio::spawn({
         let (cache, origin) = (cache.clone(), as_origin(&origin));
         async move { cache.get(key(1), &origin).await }

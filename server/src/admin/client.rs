@@ -9,7 +9,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::cli::{Admin, AdminVerb, Recover, not_built};
+use crate::{
+    cli::{Admin, AdminVerb, Recover, not_built},
+    config::Size,
+};
 
 /// Answers are small; more than this is not our server.
 const ANSWER_MAX: u64 = 16 << 20;
@@ -20,7 +23,12 @@ pub async fn run(admin: &Admin) -> Result<(), String> {
         AdminVerb::Status => ("GET", "status".to_owned()),
         AdminVerb::Cost => ("GET", "cost".to_owned()),
         AdminVerb::Checkpoint => ("POST", "checkpoint".to_owned()),
-        AdminVerb::Gc => ("POST", "gc".to_owned()),
+        AdminVerb::Gc { dry_run } => ("POST", format!("gc?dry_run={dry_run}")),
+        AdminVerb::Cache { memory: None, nvme: None } => ("GET", "cache".to_owned()),
+        AdminVerb::Cache { memory, nvme } => {
+            let part = |name, size: Option<Size>| size.map(|size| format!("&{name}={}", size.0)).unwrap_or_default();
+            ("POST", format!("cache?{}{}", part("memory", *memory), part("nvme", *nvme)))
+        }
         AdminVerb::Fsck => ("POST", "fsck".to_owned()),
         AdminVerb::Recover(recover) => return print(&recovered(recover).await?, admin.json),
         AdminVerb::Nodes => ("GET", "nodes".to_owned()),

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Random updates at the highest rate for a long time: is every second as good as the median one?
+
+    tests/setup.sh                       # fetches SeaweedFS
+    cargo build --release
+    benches/compare/steady.py --minutes 20 --png steady.png
+
+Runs `holdfast bench update` embedded, on a real S3 server on loopback, and prints throughput per second (median, slowest),
+latency, write amplification (bytes put into the bucket and the log per byte of rows written), space amplification (bytes in
+the bucket at the end per byte of live rows) and read amplification (GETs per update). With --png the seconds are plotted,
+which wants matplotlib.
+
+Exit status: 0 if no second is below --bar of the median, 1 if one is, 2 if something could not run.
+"""
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+spec = importlib.util.spec_from_file_location("three", HERE / "three-nodes.py")
+three = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(three)
+
+
+def bench(options, work):
+    command = [options.bin, "bench", "update", "--store", "s3://holdfast/steady", "--data-dir", str(work / "data")]
+    command += [f"--rows={options.rows}", f"--value-size={options.value_size}", f"--threads={options.threads}"]
+    command += [f"--seconds={int(options.minutes * 60)}", "--flush-after-load", "--json", f"--memory-cache={options.cache}"]
+    command += [f"--memtable-size={options.memtable}", f"--nvme-cache={options.nvme}"]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if ran.returncode:
+        raise three.compare.CannotRun(f"the bench ended with {ran.returncode}")
+    return json.loads(ran.stdout)
+
+
+def plot(report, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    seconds = report["each_second"]
+    figure, axes = pyplot.subplots(figsize=(12, 4))
+    axes.plot(range(1, len(seconds) + 1), seconds, linewidth=0.8)
+    axes.axhline(statistics.median(seconds) / 2, color="red", linewidth=0.8, label="half of the median")
+    axes.set(xlabel="second", ylabel="updates per second", ylim=(0, None))
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--bin", default=str(HERE.parents[1] / "target/release/holdfast"))
+    add("--minutes", type=float, default=20)
+    add("--rows", type=int, default=1_000_000)
+    add("--value-size", type=int, default=1000)
+    add("--threads", type=int, default=16)
+    add("--cache", default="256M")
+    add("--nvme", default="2G")
+    add("--memtable", default="64M")
+    add("--png")
+    add("--dir", help="where the data lies; the system's folder for temporary files")
+    add("--bar", type=float, default=0.5)
+    options = parser.parse_args()
+    if shutil.which(options.bin) is None:
+        raise three.compare.CannotRun(f"{options.bin} is missing")
+    os.environ.update(AWS_ENDPOINT_URL=f"http://127.0.0.1:{three.S3}", AWS_REGION="us-east-1")
+    os.environ.update(AWS_ACCESS_KEY_ID=three.KEY, AWS_SECRET_ACCESS_KEY=three.SECRET)
+    with tempfile.TemporaryDirectory(prefix="steady-", dir=options.dir) as folder:
+        work = Path(folder)
+        s3 = three.start_s3(work)
+        try:
+            report = bench(options, work)
+        finally:
+            os.killpg(s3.pid, signal.SIGKILL)
+            s3.wait()
+    if options.png:
+        plot(report, options.png)
+    seconds = report["each_second"]
+    median, worst = statistics.median(seconds), min(seconds)
+    below = sum(second < options.bar * median for second in seconds)
+    written = report["operations"] * options.value_size
+    commits, engine = report["commits"], report["engine"]
+    puts, gets = engine["requests"].get("put", {}), engine["requests"].get("get", {})
+    print(f"{len(seconds)} s, {report['operations']} updates; each second: median {median:.0f}, slowest {worst}")
+    print(f"{below} seconds below {options.bar} of the median")
+    print(f"durable commit: p50 {commits['p50_us'] / 1e3:.2f} ms, p99 {commits['p99_us'] / 1e3:.2f} ms, max {commits['max_us'] / 1e3:.0f} ms")
+    print(f"bytes put into the bucket per byte of rows: {puts.get('bytes', 0) / written:.2f}, the archive of the log included")
+    print(f"GETs per update: {gets.get('requests', 0) / report['operations']:.4f}, {engine['dollars_per_million_operations']:.4f} $ per million")
+    print(f"bytes in objects per byte of live rows: {engine['stored_bytes'] / (options.rows * options.value_size):.2f}")
+    return below == 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(0 if main() else 1)
+    except three.compare.CannotRun as why:
+        print(f"cannot run: {why}", file=sys.stderr)
+        sys.exit(2)
