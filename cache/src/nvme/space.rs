@@ -10,11 +10,11 @@ use rustix::{
 use super::slot::ZONE_BYTES;
 
 /// Whether the disk has room for a file of so many zones, as it is now. Others use the disk too: they would be out of room
-/// while this finds out by trying.
+/// while this finds out by trying. Some file systems do not tell; then it is tried.
 pub(super) fn check(file: &File, zones: u32) -> io::Result<()> {
     let (wanted, disk) = (u64::from(zones) * ZONE_BYTES as u64, fstatvfs(file)?);
     let (free, taken) = (disk.f_bavail.saturating_mul(disk.f_frsize), file.metadata()?.blocks() * 512);
-    if wanted.saturating_sub(taken) <= free {
+    if disk.f_blocks == 0 || wanted.saturating_sub(taken) <= free {
         return Ok(());
     }
     let full = format!("{wanted} bytes do not fit: the disk has {free} left, and the file {taken}");
