@@ -139,6 +139,7 @@ async fn a_superseded_cluster_stops_and_deletes_nothing() {
     let expected = rows(&old).await;
     let new = open(recovering(options(&dir.path().join("new"), &bucket), false)).await;
     assert!(rows(&new).await == expected);
+    let known = counter(&old, "archived_index");
     // The old one sleeps still: it has written nothing since. What it acknowledges now is lost, but it is little.
     let ks = old.keyspace("test").await.unwrap();
     let mut acknowledged = 0;
@@ -152,6 +153,7 @@ async fn a_superseded_cluster_stops_and_deletes_nothing() {
     assert!(cause.contains("superseded") && cause.contains("acknowledges nothing"), "{cause}");
     let why = old.closed().await.to_string();
     assert!(why.contains("superseded"), "{why}");
+    assert_eq!(counter(&old, "archived_index"), known, "what no recovery has seen counts as archived");
     assert!(old.collect_garbage(false).await.is_err());
     assert!(rows(&new).await == expected, "nothing of the old one's comes through");
     assert_eq!(new.check_stored().await.unwrap().faults, 0);
@@ -160,6 +162,33 @@ async fn a_superseded_cluster_stops_and_deletes_nothing() {
     archived(&new).await;
     new.close().await.unwrap();
     println!("the old cluster acknowledged {acknowledged} commits before it noticed");
+}
+
+/// What a superseded cluster is about to delete may be what the new one reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseded_collector_asks_and_deletes_nothing() {
+    let (dir, bucket, clock) = (tempfile::tempdir().unwrap(), SharedBucket::new(), Arc::new(MovedClock::default()));
+    let mut settings = options(&dir.path().join("old"), &bucket);
+    settings.clock = Some(clock.clone());
+    let old = open(settings).await;
+    let ks = old.keyspace("test").await.unwrap();
+    for round in 0..4 {
+        for row in 0..20 {
+            old.put(&ks, format!("{row:03}"), vec![round; 500]).await.unwrap();
+        }
+        old.checkpoint().await.unwrap();
+    }
+    until("a compaction", || counter(&old, "compactions") > 0).await;
+    archived(&old).await;
+    assert!(counter(&old, "tree_dead_bytes") > 0, "they wait for their grace");
+    let new = open(recovering(options(&dir.path().join("new"), &bucket), false)).await;
+    let objects = bucket.keys("/obj/");
+    clock.advance(Duration::from_secs(60));
+    let refused = old.collect_garbage(false).await.unwrap_err().to_string();
+    assert!(refused.contains("superseded"), "{refused}");
+    let left = bucket.keys("/obj/");
+    assert!(objects.iter().all(|key| left.contains(key)), "{objects:?} became {left:?}");
+    new.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
