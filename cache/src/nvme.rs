@@ -133,7 +133,8 @@ impl Nvme {
         let found = file.metadata().map_err(failed(&path))?.len() / ZONE_BYTES as u64;
         let found = u32::try_from(found).unwrap_or(MAX_ZONES).min(MAX_ZONES);
         if found <= target {
-            space::check(&file, target).and_then(|()| space::allocate(&file, 0..target)).map_err(failed(&path))?;
+            let zones: Vec<u32> = (0..target).collect();
+            space::check(&file, target).and_then(|()| space::allocate(&file, &zones)).map_err(failed(&path))?;
         }
         let device = device::start(&file, options.backend).map_err(failed(&path))?;
         let device = match &options.wrap {

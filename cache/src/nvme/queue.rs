@@ -141,9 +141,7 @@ impl Queue {
             state.phase = Phase::Closing;
         }
         self.work.notify_one();
-        let (send, receive) = oneshot::channel();
-        state.idle_waiters.push(send);
-        Some(receive)
+        Some(waiter(&mut state.idle_waiters))
     }
 }
 
@@ -218,9 +216,7 @@ impl State {
         if self.phase == Phase::Ended || (self.jobs.is_empty() && !self.writing) {
             return None;
         }
-        let (send, receive) = oneshot::channel();
-        self.idle_waiters.push(send);
-        Some(receive)
+        Some(waiter(&mut self.idle_waiters))
     }
 
     /// A receiver if more than half of the queue is taken.
@@ -228,9 +224,7 @@ impl State {
         if self.phase == Phase::Ended || self.has_room() {
             return None;
         }
-        let (send, receive) = oneshot::channel();
-        self.room_waiters.push(send);
-        Some(receive)
+        Some(waiter(&mut self.room_waiters))
     }
 
     fn has_room(&self) -> bool {
@@ -261,6 +255,12 @@ impl State {
         tell(&mut self.idle_waiters);
         tell(&mut self.room_waiters);
     }
+}
+
+fn waiter(waiters: &mut Vec<oneshot::Sender<()>>) -> oneshot::Receiver<()> {
+    let (send, receive) = oneshot::channel();
+    waiters.push(send);
+    receive
 }
 
 fn tell(waiters: &mut Vec<oneshot::Sender<()>>) {

@@ -21,15 +21,16 @@ pub(super) fn check(file: &File, zones: u32) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::StorageFull, full))
 }
 
-/// Makes room for zones, so that a full disk is met now and not by a write.
-pub(super) fn allocate(file: &File, zones: impl Iterator<Item = u32>) -> io::Result<()> {
-    for zone in zones {
-        let at = u64::from(zone) * ZONE_BYTES as u64;
-        let end = at + ZONE_BYTES as u64;
-        if file.metadata()?.len() < end {
-            file.set_len(end)?;
+/// Makes room for zones, in ascending order, so that a full disk is met now and not by a write.
+pub(super) fn allocate(file: &File, zones: &[u32]) -> io::Result<()> {
+    // One call for a run of neighbours: a large file has a hundred thousand zones.
+    for run in zones.chunk_by(|zone, next| zone + 1 == *next) {
+        let at = u64::from(run.first().copied().unwrap_or(0)) * ZONE_BYTES as u64;
+        let len = run.len() as u64 * ZONE_BYTES as u64;
+        if file.metadata()?.len() < at + len {
+            file.set_len(at + len)?;
         }
-        lenient(fallocate(file, FallocateFlags::empty(), at, ZONE_BYTES as u64))?;
+        lenient(fallocate(file, FallocateFlags::empty(), at, len))?;
     }
     Ok(())
 }

@@ -111,7 +111,7 @@ impl Writer {
     fn resize(&mut self, target: u32) -> io::Result<()> {
         space::check(&self.file, target)?;
         let added = self.zones.grow(target);
-        if let Err(error) = space::allocate(&self.file, added.iter().copied()) {
+        if let Err(error) = space::allocate(&self.file, &added) {
             // What was allocated of it is given back, as far as that works: the error says it all.
             let before = self.zones.in_use() - added.len() as u32;
             while let Some(zone) = self.zones.retire(before) {
