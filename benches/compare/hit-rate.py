@@ -14,14 +14,12 @@ not run.
 """
 import argparse
 import importlib.util
-import os
 import re
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -160,16 +158,8 @@ def main():
     options.nvme = options.nvme or {"restart": "7G", "compaction": "1G"}[options.what]
     if shutil.which(options.bin) is None:
         raise three.compare.CannotRun(f"{options.bin} is missing")
-    os.environ.update(AWS_ENDPOINT_URL=f"http://127.0.0.1:{three.S3}", AWS_REGION="us-east-1")
-    os.environ.update(AWS_ACCESS_KEY_ID=three.KEY, AWS_SECRET_ACCESS_KEY=three.SECRET)
-    with tempfile.TemporaryDirectory(prefix="hit-rate-", dir=options.dir) as folder:
-        work = Path(folder)
-        s3 = three.start_s3(work)
-        try:
-            return {"restart": restart, "compaction": compaction}[options.what](options, work)
-        finally:
-            os.killpg(s3.pid, signal.SIGKILL)
-            s3.wait()
+    with three.on_s3("hit-rate", options.dir) as work:
+        return {"restart": restart, "compaction": compaction}[options.what](options, work)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,10 @@ Exit status: 0 if no second is below --bar of the median, 1 if one is, 2 if some
 import argparse
 import importlib.util
 import json
-import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -74,16 +71,8 @@ def main():
     options = parser.parse_args()
     if shutil.which(options.bin) is None:
         raise three.compare.CannotRun(f"{options.bin} is missing")
-    os.environ.update(AWS_ENDPOINT_URL=f"http://127.0.0.1:{three.S3}", AWS_REGION="us-east-1")
-    os.environ.update(AWS_ACCESS_KEY_ID=three.KEY, AWS_SECRET_ACCESS_KEY=three.SECRET)
-    with tempfile.TemporaryDirectory(prefix="steady-", dir=options.dir) as folder:
-        work = Path(folder)
-        s3 = three.start_s3(work)
-        try:
-            report = bench(options, work)
-        finally:
-            os.killpg(s3.pid, signal.SIGKILL)
-            s3.wait()
+    with three.on_s3("steady", options.dir) as work:
+        report = bench(options, work)
     if options.png:
         plot(report, options.png)
     seconds = report["each_second"]

@@ -12,6 +12,7 @@ Starts a real S3 server, a single node and a cluster of three on loopback, runs 
 Exit status: 0 if the median ratio reaches --bar, 1 if not, 2 if something could not run.
 """
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -60,6 +61,20 @@ def start_s3(work):
             return process
         time.sleep(0.5)
     raise compare.CannotRun("SeaweedFS did not come up; its log: " + str(work / "s3.log"))
+
+
+@contextlib.contextmanager
+def on_s3(name, folder=None):
+    """A running S3 server, the environment that leads to it, and a folder that goes with both."""
+    os.environ.update(AWS_ENDPOINT_URL=f"http://127.0.0.1:{S3}", AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET)
+    os.environ.update(AWS_REGION="us-east-1")
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=folder) as work:
+        s3 = start_s3(Path(work))
+        try:
+            yield Path(work)
+        finally:
+            os.killpg(s3.pid, signal.SIGKILL)
+            s3.wait()
 
 
 def serve(options, work, name, port, flags):
@@ -143,11 +158,8 @@ def main():
     for program in (options.bin, "sysbench", "mariadb"):
         if shutil.which(program) is None:
             raise compare.CannotRun(f"{program} is missing")
-    os.environ.update(AWS_ENDPOINT_URL=f"http://127.0.0.1:{S3}", AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET)
-    os.environ.update(AWS_REGION="us-east-1")
-    with tempfile.TemporaryDirectory(prefix="three-nodes-") as folder:
-        work, running = Path(folder), []
-        s3 = start_s3(work)
+    with on_s3("three-nodes") as work:
+        running = []
         try:
             single = serve(options, work, "single", SINGLE, ["--store", "s3://holdfast/one"])
             running.append(single)
@@ -158,8 +170,6 @@ def main():
         finally:
             for server in running:
                 server.stop()
-            os.killpg(s3.pid, signal.SIGKILL)
-            s3.wait()
 
 
 if __name__ == "__main__":

@@ -46,6 +46,15 @@ async fn open(folder: &Path, clock: &Arc<SetClock>) -> Db {
     Db::open(&format!("file://{}", folder.join("bucket").display()), options).await.unwrap()
 }
 
+/// A database with one row, whose page is in the bucket.
+async fn open_with_a_row(folder: &Path, clock: &Arc<SetClock>) -> Db {
+    let db = open(folder, clock).await;
+    let keyspace = db.keyspace("k").await.unwrap();
+    db.put(&keyspace, "key", "value").await.unwrap();
+    db.checkpoint().await.unwrap();
+    db
+}
+
 /// Pages fetched from the bucket while one row is read.
 async fn fetches(db: &Db) -> u64 {
     let before = db.stats().cache.fetches;
@@ -58,10 +67,7 @@ async fn fetches(db: &Db) -> u64 {
 async fn pages_expire_on_the_clock_of_the_database_and_nvme_keeps_their_deadline_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let clock = SetClock::started_at(1_000_000);
-    let db = open(folder.path(), &clock).await;
-    let keyspace = db.keyspace("k").await.unwrap();
-    db.put(&keyspace, "key", "value").await.unwrap();
-    db.checkpoint().await.unwrap();
+    let db = open_with_a_row(folder.path(), &clock).await;
     clock.advance(30);
     assert_eq!(fetches(&db).await, 0, "the flush put the page into the cache");
     clock.advance(31);
@@ -84,10 +90,8 @@ async fn pages_expire_on_the_clock_of_the_database_and_nvme_keeps_their_deadline
 async fn an_expired_page_is_served_while_the_bucket_is_away() {
     let folder = tempfile::tempdir().unwrap();
     let clock = SetClock::started_at(1_000_000);
-    let db = open(folder.path(), &clock).await;
+    let db = open_with_a_row(folder.path(), &clock).await;
     let keyspace = db.keyspace("k").await.unwrap();
-    db.put(&keyspace, "key", "value").await.unwrap();
-    db.checkpoint().await.unwrap();
     clock.advance(61);
     let (here, away) = (folder.path().join("bucket"), folder.path().join("away"));
     std::fs::rename(&here, &away).unwrap();
