@@ -4,10 +4,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use holdfast::{
     Archiving, Batch, Db, Durability, Error, Options, Recovery, TxnOptions,
-    format::{archive::ArchiveObject, batch::Payload},
+    format::{archive::ArchiveObject, batch::Payload, manifest::Manifest},
     store::{Bucket, When},
 };
-use holdfast_wal::{Entry, Payload::Normal};
+use holdfast_wal::{Entry, LogId, Payload::Normal};
 
 use crate::bucket::*;
 
@@ -58,7 +58,11 @@ async fn everything_archived_is_rebuilt_again_and_again() {
         let (term, index) = (counter(&db, "raft_term"), counter(&db, "archived_index"));
         db.close().await.unwrap();
         wipe(&data);
+        let (end, manifests) = (stored_end(&bucket), bucket.keys("/manifest/"));
         db = open(recovering(options(&data, &bucket), false)).await;
+        // Whoever still holds an entry of the old log with this index or term must not take it for the new one's.
+        let begins = manifests_but(&bucket, &manifests).map(|manifest| manifest.up_to).min();
+        assert_eq!(begins, Some(LogId { term: end.term + 1, index: end.index + 1 }), "life {life}");
         assert!(rows(&db).await == expected, "life {life}: other rows");
         assert!(counter(&db, "raft_term") > term && counter(&db, "log_applied_index") > index);
         assert!(db.check_stored().await.unwrap().faults == 0);
@@ -76,6 +80,18 @@ async fn everything_archived_is_rebuilt_again_and_again() {
         }
     }
     db.close().await.unwrap();
+}
+
+fn manifests_but(bucket: &SharedBucket, known: &[String]) -> impl Iterator<Item = Manifest> {
+    let keys = bucket.keys("/manifest/").into_iter().filter(|key| !known.contains(key));
+    keys.map(|key| Manifest::decode(bucket.body(&key)).unwrap())
+}
+
+/// The last log entry that the bucket has, in a manifest or in the archive.
+fn stored_end(bucket: &SharedBucket) -> LogId {
+    let objects = bucket.keys("/wal/").into_iter();
+    let archived = objects.map(|key| ArchiveObject::decode(bucket.body(&key)).unwrap().last());
+    archived.chain(manifests_but(bucket, &[]).map(|manifest| manifest.up_to)).max_by_key(|id| id.index).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
