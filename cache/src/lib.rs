@@ -160,6 +160,11 @@ impl Cache {
         self.0.nvme.as_ref().is_some_and(|nvme| nvme.contains(key))
     }
 
+    /// Whether a record that is stored on NVMe now pushes out another. `true` if there is no NVMe tier.
+    pub fn is_nvme_full(&self) -> bool {
+        self.0.nvme.as_ref().is_none_or(Nvme::is_full)
+    }
+
     /// Keys of at most `max` records in RAM, in no order.
     pub fn ram_keys(&self, max: usize) -> Vec<Key> {
         self.0.ram.keys(max)

@@ -179,6 +179,11 @@ impl Nvme {
         self.tier.index.contains(key)
     }
 
+    /// Whether what is stored pushes out what is there.
+    pub(crate) fn is_full(&self) -> bool {
+        self.tier.full.load(Relaxed)
+    }
+
     /// Queues a record for the writer, if admission lets it. Keeps `bytes` alive until it is written.
     pub(crate) fn offer(&self, key: Key, bytes: Bytes, deadline: Deadline, cause: Cause) {
         let tier = &self.tier;

@@ -27,6 +27,10 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Frozen memtables in RAM and on disk together: each is one more place for reads to look.
 const WAITING_MAX: usize = 512;
+/// Frozen memtables that are flushed whatever their size: reads look into each.
+const TOGETHER_MAX: usize = 64;
+/// Flushed runs that may wait for compaction: reads look into each.
+const RUNS_MAX: u64 = 40;
 /// Spilled memtables that double the bytes at which the next one is frozen, for the same reason.
 const SPILLED_PER_DOUBLING: usize = 32;
 /// Longest pause after a failure of the store.
@@ -89,6 +93,11 @@ impl Background {
                     () = self.inner.frozen.notified() => {}
                     () = self.inner.deposed(term) => {}
                 }
+                continue;
+            }
+            if !self.wants_flush(&frozen) {
+                // A checkpoint, or what else takes the room that is left, comes without a freeze.
+                let _ = tokio::time::timeout(TICK, self.inner.frozen.notified()).await;
                 continue;
             }
             match self.flush_all(&frozen).await {
@@ -224,6 +233,20 @@ impl Background {
         }
     }
 
+    /// Whether frozen memtables are worth a flush, are waited for, or wait at the cost of others.
+    fn wants_flush(&self, frozen: &[Arc<Frozen>]) -> bool {
+        let inner = &self.inner;
+        let status = self.wal.status();
+        let in_ram = frozen.iter().filter(|frozen| frozen.on_disk().is_none()).count();
+        // One that is not full was frozen for its share of the log.
+        let full = inner.options.memtable_bytes as u64;
+        frozen.iter().map(|frozen| frozen.size().max(full)).sum::<u64>() >= inner.options.flush_bytes()
+            || inner.flush_wanted.load(Ordering::Acquire) > *inner.flushed.borrow()
+            || in_ram >= FROZEN_MAX
+            || frozen.len() >= TOGETHER_MAX
+            || self.load(&status).is_crowded(self.others_runway(&status))
+    }
+
     /// Whether the active memtable is full, holds up too much log, or is waited for, and another frozen one may wait.
     fn wants_freeze(&self, frozen_at: u64) -> bool {
         let inner = &self.inner;
@@ -319,10 +342,7 @@ impl Background {
         let load = self.load(&status);
         *inner.runway.lock() = Some(load.runway());
         inner.pace.lock().note(inner.clock.now(), status.written);
-        let voters: Vec<u64> = status.members.iter().filter(|(_, votes)| *votes).map(|(peer, _)| peer.id).collect();
-        let others: Vec<u64> = voters.into_iter().filter(|id| *id != self.node).collect();
-        let other = if status.leadership.is_leader { self.members.quorums_runway(&others) } else { None };
-        let (shortest, used) = load.shortest(other);
+        let (shortest, used) = load.shortest(self.others_runway(&status));
         let waited_for = inner.flush_wanted.load(Ordering::Acquire) > *inner.flushed.borrow();
         inner.tree.store().set_urgent(used >= URGENT || waited_for);
         inner.set_pressure(pressure(used), || {
@@ -333,6 +353,13 @@ impl Background {
                 None => format!("{what}; a flush is under way"),
             }
         });
+    }
+
+    /// The runway of the other voters that decides, if this node leads.
+    fn others_runway(&self, status: &WalStatus) -> Option<(u64, Runway)> {
+        let voters = status.members.iter().filter(|(_, votes)| *votes).map(|(peer, _)| peer.id);
+        let others: Vec<u64> = voters.filter(|id| *id != self.node).collect();
+        if status.leadership.is_leader { self.members.quorums_runway(&others) } else { None }
     }
 
     /// What this node holds.
@@ -349,6 +376,7 @@ impl Background {
             ram: Part { taken: waiting as u64, bound: options.ram_bound() as u64 },
             spill: Part { taken: inner.spill.bytes(), bound: inner.spill.bound() },
             ranges: Part { taken: state.range_count() as u64, bound: (MEMTABLE_RANGES_MAX * (FROZEN_MAX + 1)) as u64 },
+            runs: Part { taken: state.version.manifest().fresh.len() as u64, bound: RUNS_MAX },
         }
     }
 }

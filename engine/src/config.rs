@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     limits,
     store::{Bucket, Limits},
+    tree::OBJECT_BYTES,
 };
 
 /// What a transaction sees and what is checked when it commits.
@@ -162,9 +163,17 @@ pub struct Options {
     pub s3: Vec<(String, String)>,
     /// Open a store that fails the probe.
     pub allow_unsafe_store: bool,
-    /// Bytes of rows in RAM at which a memtable is frozen and flushed.
+    /// Bytes of rows in RAM at which a memtable is frozen.
     pub memtable_bytes: usize,
-    /// Bytes of frozen memtables in RAM that may wait for the store; at the bound commits wait.
+    /// Bytes of frozen memtables, in RAM and on local disk, that are flushed together: the more, the fewer requests, the fewer
+    /// versions of a row that is written again and again, and the less compaction; but reads look into each memtable, and
+    /// whoever rebuilds the database has more log to replay. `None`: twice `memtable_bytes`. Flushed earlier is what a
+    /// checkpoint waits for, and what has taken a quarter of the room that there is for it.
+    pub flush_bytes: Option<u64>,
+    /// Bytes of pages after which an object of the store ends; a flush and a compaction hold two each in RAM. The larger, the
+    /// fewer PUTs.
+    pub object_bytes: u64,
+    /// Bytes of frozen memtables that may wait for the store in RAM; at the bound commits wait.
     pub frozen_bytes: usize,
     /// Bytes of frozen memtables that may wait for the store on local disk, in the folder `spill` of the data directory: from a
     /// third of `frozen_bytes` on they leave RAM. `None` is as much as `log_bytes`, 0 turns it off.
@@ -227,6 +236,8 @@ impl Default for Options {
             s3: Vec::new(),
             allow_unsafe_store: false,
             memtable_bytes: 64 << 20,
+            flush_bytes: None,
+            object_bytes: OBJECT_BYTES,
             frozen_bytes: 512 << 20,
             spill_bytes: None,
             log_bytes: 4 << 30,
@@ -264,6 +275,8 @@ impl std::fmt::Debug for Options {
             .field("hot_list_interval", &self.hot_list_interval)
             .field("prefetch_bytes_per_second", &self.prefetch_bytes_per_second)
             .field("memtable_bytes", &self.memtable_bytes)
+            .field("flush_bytes", &self.flush_bytes)
+            .field("object_bytes", &self.object_bytes)
             .field("frozen_bytes", &self.frozen_bytes)
             .field("spill_bytes", &self.spill_bytes)
             .field("log_bytes", &self.log_bytes)
@@ -291,6 +304,11 @@ impl Options {
         self.frozen_bytes.max(self.memtable_bytes.saturating_mul(2))
     }
 
+    /// Bytes of frozen memtables that are worth a flush.
+    pub(crate) fn flush_bytes(&self) -> u64 {
+        self.flush_bytes.unwrap_or(self.memtable_bytes as u64 * 2)
+    }
+
     /// Bytes that the spill may take.
     pub(crate) fn spill_bound(&self) -> u64 {
         self.spill_bytes.unwrap_or(self.log_bytes)
@@ -309,6 +327,9 @@ impl Options {
         }
         if self.memtable_bytes < 64 << 10 {
             return invalid(format!("memtable_bytes is {}; it must be at least 64 KiB", self.memtable_bytes));
+        }
+        if !(1 << 20..=1 << 30).contains(&self.object_bytes) {
+            return invalid(format!("object_bytes is {}; it must be between 1 MiB and 1 GiB", self.object_bytes));
         }
         if self.frozen_bytes == 0 {
             return invalid("frozen_bytes must be at least 1".into());

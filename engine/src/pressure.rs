@@ -5,6 +5,9 @@ use crate::inner::REFUSE;
 /// Longest that one commit is slowed down.
 const DELAY_MAX_MICROS: u64 = 50_000;
 
+/// Share of a bound from which on flushes do not wait to become larger: before commits are slowed down, from a half on.
+const CROWDED: f64 = 0.25;
+
 /// What a node can still take before it must refuse commits: of its log, or of its room for rows that wait for the bucket,
 /// whichever is shorter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub(crate) struct Load {
     pub(crate) spill: Part,
     /// Range deletes in memtables.
     pub(crate) ranges: Part,
+    /// Runs that were flushed and wait for compaction.
+    pub(crate) runs: Part,
 }
 
 /// What decides about commits.
@@ -60,6 +65,7 @@ pub(crate) enum Shortest {
     /// RAM and disk together.
     Rows,
     Ranges,
+    Runs,
     /// Another voter's runway, without which there is no quorum.
     Voter(u64, Runway),
 }
@@ -88,6 +94,7 @@ impl Load {
     /// What is shortest, among this node and the voter that decides about the quorum, and how much of it is used.
     pub(crate) fn shortest(&self, voter: Option<(u64, Runway)>) -> (Shortest, f64) {
         let own = [
+            (Shortest::Runs, self.runs.used()),
             (Shortest::Ranges, self.ranges.used()),
             (Shortest::Ram, self.ram.used()),
             (Shortest::Rows, self.rows().used()),
@@ -97,14 +104,21 @@ impl Load {
         own.into_iter().chain(voter).reduce(|a, b| if b.1 > a.1 { b } else { a }).unwrap_or((Shortest::Log, 0.0))
     }
 
+    /// Whether what waits for the store has taken so much of some room that its flush waits for no more to join it.
+    pub(crate) fn is_crowded(&self, voter: Option<(u64, Runway)>) -> bool {
+        let own = [self.ranges.used(), self.rows().used(), self.log().used()];
+        own.into_iter().chain(voter.map(|(_, runway)| runway.used())).any(|used| used >= CROWDED)
+    }
+
     /// What refused commits are told. `failing`: why nothing is spilled.
     pub(crate) fn why(&self, shortest: Shortest, failing: Option<&str>) -> String {
-        let Self { log, ram, spill, ranges } = self;
+        let Self { log, ram, spill, ranges, runs } = self;
         match shortest {
             Shortest::Log => {
                 format!("the log has room for {} more bytes of {}, which are kept back", log.left, log.of)
             }
             Shortest::Ranges => format!("{} range deletes in memtables wait for the store", ranges.taken),
+            Shortest::Runs => format!("{} flushed runs wait for compaction", runs.taken),
             Shortest::Ram | Shortest::Rows => {
                 let waiting =
                     format!("{} bytes of memtables wait for the store; the bound is {}", ram.taken, ram.bound);
@@ -150,6 +164,7 @@ mod tests {
         ram: Part { taken: 0, bound: 100 },
         spill: Part { taken: 0, bound: 900 },
         ranges: Part { taken: 0, bound: 10 },
+        runs: Part { taken: 2, bound: 40 },
     };
 
     fn decide(load: Load, voter: Option<(u64, Runway)>) -> (Shortest, u64) {
@@ -192,6 +207,28 @@ mod tests {
         assert_eq!(failing.runway(), Runway { left: 10, of: 100 });
         let why = failing.why(Shortest::Ram, Some("no space"));
         assert!(why.contains("90 bytes of memtables") && why.contains("no space"), "{why}");
+    }
+
+    #[test]
+    fn runs_that_wait_for_compaction_slow_commits_down() {
+        let runs = |taken| decide(Load { runs: Part { taken, bound: 40 }, ..FREE }, None);
+        assert_eq!(runs(20).1, 0);
+        assert!(runs(30).0 == Shortest::Runs && (1..REFUSE).contains(&runs(30).1));
+        assert_eq!(runs(40), (Shortest::Runs, REFUSE));
+    }
+
+    #[test]
+    fn a_flush_waits_for_more_only_while_there_is_room() {
+        assert!(!FREE.is_crowded(None));
+        let ram = |ram, spill| Load { ram: Part { taken: ram, bound: 100 }, spill, ..FREE };
+        // On disk there is room for what RAM has.
+        assert!(!ram(30, Part { taken: 0, bound: 900 }).is_crowded(None));
+        assert!(ram(30, Part { taken: 0, bound: 0 }).is_crowded(None), "nothing can be spilled");
+        assert!(ram(30, Part { taken: 300, bound: 900 }).is_crowded(None));
+        assert!(Load { log: Runway { left: 1200, of: 1600 }, ..FREE }.is_crowded(None));
+        assert!(Load { ranges: Part { taken: 3, bound: 10 }, ..FREE }.is_crowded(None));
+        assert!(FREE.is_crowded(Some((3, Runway { left: 30, of: 50 }))));
+        assert!(!FREE.is_crowded(Some((3, Runway { left: 50, of: 50 }))));
     }
 
     #[test]

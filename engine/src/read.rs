@@ -115,6 +115,11 @@ impl Frozen {
         self.ranges(Memtable::bytes)
     }
 
+    /// Bytes that a flush of it writes, about.
+    pub fn size(&self) -> u64 {
+        self.look(|table| table.bytes() as u64).unwrap_or_else(|spilled| spilled.stored_bytes())
+    }
+
     /// Versions that it holds.
     pub fn versions(&self) -> usize {
         self.look(|table| table.versions()).unwrap_or_else(|spilled| spilled.versions())

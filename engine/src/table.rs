@@ -194,6 +194,11 @@ impl Table {
         self.io.cache.peek(&self.cache_key(page))
     }
 
+    /// Whether a page is on NVMe, as far as is known. Counts as no use.
+    pub(crate) fn is_on_nvme(&self, page: u32) -> bool {
+        self.io.cache.is_on_nvme(&self.cache_key(page))
+    }
+
     /// A verified page, from wherever it is.
     pub(crate) async fn page(self: &Arc<Self>, page: u32) -> Result<Bytes> {
         let origin: Arc<dyn Origin> = self.clone();

@@ -45,6 +45,9 @@ pub use crate::{
     version::Version,
 };
 
+/// Bytes of pages after which an object ends, unless an option says so.
+pub(crate) const OBJECT_BYTES: u64 = 16 << 20;
+
 /// Options of [`Tree::open`].
 #[derive(Clone, Debug)]
 pub struct TreeOptions {
@@ -75,9 +78,9 @@ impl TreeOptions {
             owner,
             pointer: None,
             page_bytes: 16 * 1024,
-            object_bytes: 16 * 1024 * 1024,
+            object_bytes: OBJECT_BYTES,
             codec: Codec::Raw,
-            fresh_runs: 2,
+            fresh_runs: 4,
             level_bytes: 1024 * 1024 * 1024,
             grace: Duration::from_secs(10),
             tail_bytes: 64 * 1024 * 1024,

@@ -43,15 +43,50 @@ pub(crate) enum Content<'a> {
     },
 }
 
+/// How likely readers want an entry soon: as likely as the page that it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Heat {
+    /// In no tier of the cache.
+    Cold,
+    /// On NVMe.
+    Warm,
+    /// In RAM.
+    Hot,
+}
+
+/// The heat of a leaf by that of its entries: what half of them have at least.
+#[derive(Clone, Copy, Debug, Default)]
+struct LeafHeat {
+    hot: u32,
+    warm: u32,
+    all: u32,
+}
+
+impl LeafHeat {
+    fn add(&mut self, heat: Heat) {
+        self.hot += u32::from(heat == Heat::Hot);
+        self.warm += u32::from(heat >= Heat::Warm);
+        self.all += 1;
+    }
+
+    fn of_leaf(self) -> Heat {
+        match self {
+            Self { hot, all, .. } if hot * 2 >= all => Heat::Hot,
+            Self { warm, all, .. } if warm * 2 >= all => Heat::Warm,
+            _ => Heat::Cold,
+        }
+    }
+}
+
 /// One object under construction. Pure: no I/O.
 struct ObjectBuilder {
     leaf: LeafBuilder,
     tail: TailBuilder,
     pages: Vec<Bytes>,
-    /// Per page: whether readers are likely to want it soon.
-    hot: Vec<bool>,
+    /// Per page.
+    heat: Vec<Heat>,
     leaf_first: Option<(Bytes, CommitSeq, bool)>,
-    leaf_heat: (u32, u32),
+    leaf_heat: LeafHeat,
     first: Bytes,
     last: Vec<u8>,
     meta: ObjectMeta,
@@ -63,9 +98,9 @@ impl ObjectBuilder {
             leaf: LeafBuilder::default(),
             tail: TailBuilder::default(),
             pages: Vec::new(),
-            hot: Vec::new(),
+            heat: Vec::new(),
             leaf_first: None,
-            leaf_heat: (0, 0),
+            leaf_heat: LeafHeat::default(),
             first: Bytes::new(),
             last: Vec::new(),
             meta: ObjectMeta { min_seq: CommitSeq::MAX, ..ObjectMeta::default() },
@@ -76,22 +111,22 @@ impl ObjectBuilder {
         self.meta.entries == 0
     }
 
-    fn push_page(&mut self, page: Bytes, hot: bool) -> u32 {
+    fn push_page(&mut self, page: Bytes, heat: Heat) -> u32 {
         let number = self.tail.add_page(page.len() as u32, page::stored_crc(&page));
         self.pages.push(page);
-        self.hot.push(hot);
+        self.heat.push(heat);
         number
     }
 
     fn finish_leaf(&mut self, shape: &Shape) {
         let Some((key, seq, continued)) = self.leaf_first.take() else { return };
-        let (hot, all) = std::mem::take(&mut self.leaf_heat);
+        let heat = std::mem::take(&mut self.leaf_heat).of_leaf();
         let page = self.leaf.finish(shape.codec);
-        let page = self.push_page(page, hot * 2 >= all);
+        let page = self.push_page(page, heat);
         self.tail.add_leaf(LeafAt { page, continued, seq, key });
     }
 
-    fn add(&mut self, shape: &Shape, key: &[u8], seq: CommitSeq, content: Content<'_>, hot: bool) {
+    fn add(&mut self, shape: &Shape, key: &[u8], seq: CommitSeq, content: Content<'_>, heat: Heat) {
         let same_key = !self.is_empty() && self.last == key;
         let inline = match content {
             Content::Op(Op::Put(value)) if value.len() <= INLINE_VALUE_BYTES_MAX => value.len(),
@@ -114,8 +149,7 @@ impl ObjectBuilder {
             self.leaf_first = Some((Bytes::copy_from_slice(key), seq, same_key));
         }
         self.leaf.add(key, seq, cell);
-        self.leaf_heat.0 += u32::from(hot);
-        self.leaf_heat.1 += 1;
+        self.leaf_heat.add(heat);
         self.tail.add_entry(key, !same_key);
         if self.is_empty() {
             self.first = Bytes::copy_from_slice(key);
@@ -133,7 +167,7 @@ impl ObjectBuilder {
     fn add_overflow(&mut self, pages: Vec<Bytes>, len: u32) -> Extent {
         let first_page = self.tail.next_page();
         for page in pages {
-            self.push_page(page, false);
+            self.push_page(page, Heat::Warm);
         }
         Extent { first_page, pages: self.tail.next_page() - first_page, len }
     }
@@ -152,14 +186,14 @@ impl ObjectBuilder {
             last: Bytes::from(self.last),
             ..self.meta
         };
-        Built { meta, pages: self.pages, hot: self.hot, tail }
+        Built { meta, pages: self.pages, heat: self.heat, tail }
     }
 }
 
 struct Built {
     meta: ObjectMeta,
     pages: Vec<Bytes>,
-    hot: Vec<bool>,
+    heat: Vec<Heat>,
     tail: Bytes,
 }
 
@@ -194,9 +228,9 @@ impl RunWriter {
         self
     }
 
-    /// Adds the next entry. `hot`: readers are likely to want it soon.
+    /// Adds the next entry.
     #[inline]
-    pub(crate) async fn add(&mut self, key: &[u8], seq: CommitSeq, content: Content<'_>, hot: bool) -> Result<()> {
+    pub(crate) async fn add(&mut self, key: &[u8], seq: CommitSeq, content: Content<'_>, heat: Heat) -> Result<()> {
         // Objects of a run share no key: cut between keys only.
         let mut cut = self.current.tail.pages_bytes() >= self.shape.object_bytes && self.current.last != key;
         while self.fences.last().is_some_and(|fence| fence[..] <= *key) {
@@ -206,7 +240,7 @@ impl RunWriter {
         if cut && !self.current.is_empty() {
             self.cut().await?;
         }
-        self.current.add(&self.shape, key, seq, content, hot);
+        self.current.add(&self.shape, key, seq, content, heat);
         Ok(())
     }
 
@@ -256,19 +290,22 @@ impl Drop for RunWriter {
 
 /// Uploads one object, then puts its pages where readers will look for them.
 async fn upload(io: Arc<TableIo>, built: Built, cause: Cause) -> Result<Arc<Table>> {
-    let Built { meta, mut pages, hot, tail } = built;
+    let Built { meta, mut pages, heat, tail } = built;
     let key = io.object_key(meta.term, meta.id);
     pages.push(tail.clone());
     io.store.put_new(&key, &pages, cause).await?;
     pages.pop();
     // What waits for a flush is read rarely, and its pages die with it.
     let cached = if cause == Cause::Spill { Vec::new() } else { pages };
-    for (number, (page, hot)) in cached.into_iter().zip(hot).enumerate() {
-        let place = match (hot, cause) {
+    for (number, (page, heat)) in cached.into_iter().zip(heat).enumerate() {
+        let place = match (heat, cause) {
             // It takes the place of pages that readers had in RAM and that die with this step.
-            (true, Cause::Compaction) => Place::Hot,
-            (true, _) => Place::Both,
-            (false, _) => Place::Nvme,
+            (Heat::Hot, Cause::Compaction) => Place::Hot,
+            (Heat::Hot, _) => Place::Both,
+            (Heat::Warm, _) => Place::Nvme,
+            // A step through much of the data must not wash away what is read.
+            (Heat::Cold, _) if io.cache.is_nvme_full() => continue,
+            (Heat::Cold, _) => Place::Nvme,
         };
         io.cache.room().await;
         // What we just encoded verifies; this unpacks compressed bodies.

@@ -87,9 +87,16 @@ pub struct Serve {
     /// Bytes a second at which a node that starts or takes over fetches such pages
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_PREFETCH_RATE", default_value = "64M")]
     pub prefetch_rate: Size,
-    /// RAM for rows that are not in the bucket yet, before they are flushed
+    /// RAM for rows that are not in the bucket yet, before the next ones get their own
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_MEMTABLE_SIZE", default_value = "64M")]
     pub memtable_size: Size,
+    /// Such rows that are flushed to the store together, from RAM and --spill-size: the more, the fewer requests and the less
+    /// compaction, but the more log to replay after the loss of all nodes [default: twice --memtable-size]
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_FLUSH_SIZE")]
+    pub flush_size: Option<Size>,
+    /// Size at which an object of the store ends: the larger, the fewer PUTs. A flush and a compaction hold two each in RAM
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_OBJECT_SIZE", default_value = "16M")]
+    pub object_size: Size,
     /// Disk in the data directory for such rows while the bucket is away; 0 turns it off [default: the size of the log, 4G]
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_SPILL_SIZE")]
     pub spill_size: Option<Size>,
@@ -229,6 +236,9 @@ impl Serve {
         }
         if self.memtable_size.0 < 64 << 10 {
             return Err("--memtable-size must be at least 64K".to_owned());
+        }
+        if !(1 << 20..=1 << 30).contains(&self.object_size.0) {
+            return Err("--object-size must be between 1M and 1G".to_owned());
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use crate::{
     format::{archive::ArchivePoint, batch::Payload},
 };
 
+/// Time in which those who waited for an object commit again.
+const GATHER: Duration = Duration::from_millis(4);
 /// How many times as full as planned an object may be.
 const FOLD_MAX: u64 = 4;
 
@@ -80,10 +82,21 @@ pub fn piece(from: ArchivePoint, entries: &[Entry]) -> Result<Option<ArchivePoin
     Ok(news.then_some(point))
 }
 
-/// How long the next object waits: not at all when it is full, else until the interval since the last one has passed.
-pub fn pause(last: Option<Duration>, now: Duration, interval: Duration, waiting: u64, full: u64) -> Duration {
+/// The last object: when its entries were taken, and when those who waited for them were told.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    pub taken: Duration,
+    pub told: Duration,
+}
+
+/// How long the next object waits: not at all when it is full, else until the interval since the last one has passed, and until
+/// those who were told of the last one have had the time to commit again: an object with the first of them would let the
+/// others wait for two.
+pub fn pause(last: Option<Stored>, now: Duration, interval: Duration, waiting: u64, full: u64) -> Duration {
     match last {
-        Some(last) if waiting < full => (last + interval).saturating_sub(now),
+        Some(Stored { taken, told }) if waiting < full => {
+            (taken + interval).max(told + interval.min(GATHER)).saturating_sub(now)
+        }
         _ => Duration::ZERO,
     }
 }
@@ -195,10 +208,13 @@ mod tests {
     #[test]
     fn an_object_waits_for_its_interval_unless_it_is_full() {
         let ms = Duration::from_millis;
+        let last = Some(Stored { taken: ms(5), told: ms(55) });
         assert_eq!(pause(None, ms(5), ms(1000), 1, 100), ms(0), "the first one waits for nothing");
-        assert_eq!(pause(Some(ms(5)), ms(105), ms(1000), 1, 100), ms(900));
-        assert_eq!(pause(Some(ms(5)), ms(105), ms(1000), 100, 100), ms(0));
-        assert_eq!(pause(Some(ms(5)), ms(9000), ms(1000), 1, 100), ms(0));
+        assert_eq!(pause(last, ms(105), ms(1000), 1, 100), ms(900));
+        assert_eq!(pause(last, ms(105), ms(1000), 100, 100), ms(0));
+        assert_eq!(pause(last, ms(9000), ms(1000), 1, 100), ms(0));
+        // The store takes longer than the interval.
+        assert_eq!([56, 59, 60].map(|now| pause(last, ms(now), ms(10), 1, 100)), [ms(3), ms(0), ms(0)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast_wal::{Wal, WalStatus};
 
-use super::plan::{self, Name};
+use super::plan::{self, Name, Stored};
 use crate::{
     background::Backoff,
     commit::log_error,
@@ -39,8 +39,7 @@ struct Archiver {
     wal: Wal,
     folder: String,
     shelf: Vec<Shelved>,
-    /// When the last object was stored.
-    last: Option<Duration>,
+    last: Option<Stored>,
 }
 
 /// Archives for as long as the database is open, whenever this node leads.
@@ -116,6 +115,7 @@ impl Archiver {
     /// Stores the next piece and lets the log know.
     async fn step(&mut self) -> Result<()> {
         let inner = Arc::clone(&self.inner);
+        let taken = inner.clock.now();
         let (from, entries) = self.read().await?;
         let Some(point) = plan::piece(from, &entries)? else {
             inner.archive.forget(entries.last().map_or(from.up_to.index, |entry| entry.id.index));
@@ -138,13 +138,14 @@ impl Archiver {
         };
         let name = Name { first: object.first(), last: point.up_to.index, term: object.term, ulid: store.new_ulid() };
         store.put_new(&format!("{}{}", self.folder, name.text()), &[object.encode()], Cause::Archive).await?;
-        self.last = Some(inner.clock.now());
         self.shelf.push(Shelved { name, dead: None });
         let asked = inner.clock.now();
         owner::confirm(store, owner).await?;
         inner.fence.seen(asked);
         let mark = Payload::Archived(Some(point)).encode();
-        self.wal.propose_reserved(mark).await.map(|_| ()).map_err(|error| log_error(&error))
+        self.wal.propose_reserved(mark).await.map_err(|error| log_error(&error))?;
+        self.last = Some(Stored { taken, told: inner.clock.now() });
+        Ok(())
     }
 
     /// What follows on what is archived. Where the log does not reach back that far, or nothing is archived yet, what

@@ -1,7 +1,7 @@
 //! What to compact next. Pure: a function of the manifest, the version floor and the limits.
 //!
 //! Fresh runs overlap each other; each level below is one run. A range read merges every fresh run and one run per
-//! level, so both are kept few: two fresh runs trigger a merge into the first level, and a level exists only once the one
+//! level, so both are kept few: four fresh runs trigger a merge into the first level, and a level exists only once the one
 //! above it would be over its size. A level's bound is a tenth of the one below it, never under `level_bytes_min`.
 
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! Carries out a compaction step, in slices that leave the runtime to everything else.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
@@ -19,6 +19,9 @@ use crate::{
 
 /// Entries between two yields to the other tasks of the runtime: a slice takes some 10 microseconds.
 const ENTRIES_PER_SLICE: usize = 64;
+/// Bytes of one request, and of those that are held at once: requests are paid for, whatever their size.
+const READ_BYTES: u64 = 8 << 20;
+const HELD_BYTES: u64 = 16 << 20;
 
 /// Merges the plan's objects into new ones and returns those, all of them in the bucket.
 pub(crate) async fn rewrite(
@@ -53,11 +56,11 @@ pub(crate) async fn rewrite(
         let Some(source) = first.and_then(|first| sources.get_mut(first)) else { break };
         let (key, seq, is_delete) = (source.key(), source.seq(), source.is_delete()?);
         if retain.keep(key, seq, is_delete, || ranges.newest_over(key, floor), || older_below(key)) {
-            let hot = source.is_hot();
+            let heat = source.heat();
             match source.stored().await? {
-                Some(Stored::Op(op)) => writer.add(source.key(), seq, Content::Op(&op), hot).await?,
+                Some(Stored::Op(op)) => writer.add(source.key(), seq, Content::Op(&op), heat).await?,
                 Some(Stored::Pages { pages, len }) => {
-                    writer.add(source.key(), seq, Content::Stored { pages: &pages, len }, hot).await?;
+                    writer.add(source.key(), seq, Content::Stored { pages: &pages, len }, heat).await?;
                 }
                 None => {}
             }
@@ -75,14 +78,16 @@ pub(crate) async fn rewrite(
 
 /// One cursor per run that has inputs.
 async fn open(version: &Version, inputs: &BTreeSet<u128>) -> Result<Vec<RunCursor>> {
-    let mut sources = Vec::new();
-    for run in version.runs() {
-        let tables: Vec<_> = run.tables.iter().filter(|table| inputs.contains(&table.meta.id)).cloned().collect();
-        if !tables.is_empty() {
-            let mut cursor = RunCursor::bulk(Arc::new(Run { tables }));
-            cursor.start().await?;
-            sources.push(cursor);
-        }
+    let chosen = version.runs().iter().map(|run| Run {
+        tables: run.tables.iter().filter(|table| inputs.contains(&table.meta.id)).cloned().collect(),
+    });
+    let chosen: Vec<_> = chosen.filter(|run| !run.tables.is_empty()).map(Arc::new).collect();
+    let request = (HELD_BYTES / chosen.len().max(1) as u64).min(READ_BYTES);
+    let mut sources = Vec::with_capacity(chosen.len());
+    for run in chosen {
+        let mut cursor = RunCursor::bulk(run, &(Bound::Unbounded, Bound::Unbounded), request);
+        cursor.start().await?;
+        sources.push(cursor);
     }
     sources.retain(|source| !source.is_finished());
     Ok(sources)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::ahead::{Ahead, Reach};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{
         object::Tail,
         page::{Cell, Entry, Leaf},
@@ -15,14 +15,13 @@ use crate::{
     table::Table,
     types::{CommitSeq, Item, Op},
     version::Run,
+    writer::Heat,
 };
 
-/// Bytes that a bulk reader asks for in one request.
-const BULK_BYTES: u64 = 1024 * 1024;
-
 /// Sequential reading of whole objects, past the cache: pages of one large request, not yet verified.
-#[derive(Default)]
-pub(crate) struct Bulk {
+struct Bulk {
+    /// Bytes of a request.
+    request: u64,
     table: u128,
     first: u32,
     pages: Vec<Bytes>,
@@ -55,8 +54,8 @@ pub(crate) struct RunCursor {
     /// Rows that the reader still expects, or `usize::MAX`.
     expected: usize,
     bulk: Option<Bulk>,
-    /// Whether the current page was in RAM.
-    hot: bool,
+    /// Where the current page was.
+    heat: Heat,
 }
 
 impl RunCursor {
@@ -87,19 +86,14 @@ impl RunCursor {
             ahead: Ahead::default(),
             expected: if limit_hint == 0 { usize::MAX } else { limit_hint },
             bulk: None,
-            hot: false,
+            heat: Heat::Cold,
         }
     }
 
-    /// A cursor over everything in a run that reads in large requests and leaves the cache alone.
-    pub(crate) fn bulk(run: Arc<Run>) -> Self {
-        Self::bulk_within(run, &(Bound::Unbounded, Bound::Unbounded))
-    }
-
-    /// As [`Self::bulk`], within bounds.
-    pub(crate) fn bulk_within(run: Arc<Run>, bounds: &(Bound<Bytes>, Bound<Bytes>)) -> Self {
+    /// A cursor that leaves the cache alone and reads in requests of so many bytes, of which it keeps one in RAM.
+    pub(crate) fn bulk(run: Arc<Run>, bounds: &(Bound<Bytes>, Bound<Bytes>), request: u64) -> Self {
         let mut cursor = Self::new(run, bounds, false, 0);
-        cursor.bulk = Some(Bulk::default());
+        cursor.bulk = Some(Bulk { request, table: 0, first: 0, pages: Vec::new() });
         cursor
     }
 
@@ -108,9 +102,9 @@ impl RunCursor {
         self.finished
     }
 
-    /// Whether the page of the current entry was in RAM.
-    pub(crate) fn is_hot(&self) -> bool {
-        self.hot
+    /// Where the page of the current entry was.
+    pub(crate) fn heat(&self) -> Heat {
+        self.heat
     }
 
     /// The current key; empty when finished.
@@ -226,11 +220,16 @@ impl RunCursor {
             self.ahead.go_on(&table, &tail, reach);
         }
         let page = held.or_else(|| table.page_now(at.page));
-        self.hot = page.is_some();
         let page = match (page, self.bulk.is_some()) {
-            (Some(page), _) => page,
+            (Some(page), _) => {
+                self.heat = Heat::Hot;
+                page
+            }
             (None, false) => self.fetch(&table, &tail).await?,
-            (None, true) => self.fetch_bulk(&table, &tail).await?,
+            (None, true) => {
+                self.heat = if table.is_on_nvme(at.page) { Heat::Warm } else { Heat::Cold };
+                self.fetch_bulk(&table, &tail).await?
+            }
         };
         let leaf = table.leaf(page)?;
         let low = match &self.start {
@@ -284,16 +283,16 @@ impl RunCursor {
 
     async fn fetch_bulk(&mut self, table: &Arc<Table>, tail: &Tail) -> Result<Bytes> {
         let page = tail.leaves().get(self.leaf_at).map_or(u32::MAX, |leaf| leaf.page);
-        let bulk = self.bulk.get_or_insert_default();
+        let Some(bulk) = &mut self.bulk else { return Err(Error::Invalid("not a cursor that reads in bulk".into())) };
         let has = |bulk: &Bulk| {
             bulk.table == table.meta.id && page.checked_sub(bulk.first).is_some_and(|n| (n as usize) < bulk.pages.len())
         };
         if !has(bulk) {
             let start = tail.page(page)?.offset;
             let behind = tail.pages().get(page as usize..).unwrap_or_default();
-            let count = behind.partition_point(|at| at.offset < start + BULK_BYTES).max(1) as u32;
+            let count = behind.partition_point(|at| at.offset < start + bulk.request).max(1) as u32;
             let pages = table.read_pages(tail, page..page + count, Cause::Compaction).await?;
-            *bulk = Bulk { table: table.meta.id, first: page, pages };
+            (bulk.table, bulk.first, bulk.pages) = (table.meta.id, page, pages);
         }
         let stored = bulk.pages.get(page.wrapping_sub(bulk.first) as usize).cloned().unwrap_or_default();
         table.verify(tail, page, stored)

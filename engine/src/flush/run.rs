@@ -14,7 +14,7 @@ use crate::{
     store::Cause,
     table::{Table, TableIo},
     types::{CommitSeq, Op, RangeDelete},
-    writer::{Content, RunWriter, Shape},
+    writer::{Content, Heat, RunWriter, Shape},
 };
 
 /// Entries between two yields to the other tasks of the runtime.
@@ -43,7 +43,7 @@ pub(crate) async fn write(
                 Stored::Op(op) => Content::Op(op),
                 Stored::Pages { pages, len } => Content::Stored { pages, len: *len },
             };
-            writer.add(&entry.key, entry.seq, content, true).await?;
+            writer.add(&entry.key, entry.seq, content, Heat::Hot).await?;
         }
         count += 1;
         if count % ENTRIES_PER_SLICE == 0 {

@@ -16,7 +16,7 @@ use crate::{
     store::Cause,
     table::TableIo,
     types::CommitSeq,
-    writer::{Content, RunWriter},
+    writer::{Content, Heat, RunWriter},
 };
 
 /// Bytes of an index beside its rows, its state and its range deletes.
@@ -71,7 +71,7 @@ async fn write(inner: &Inner, io: &Arc<TableIo>, frozen: &Frozen, table: &Arc<Me
     let mut writer = RunWriter::new(Arc::clone(io), inner.tree.shape(), Cause::Spill, term, CommitSeq::ZERO);
     // All versions: the floor may stand still for as long as the bucket is away.
     for (count, item) in table.items(CommitSeq::ZERO).enumerate() {
-        writer.add(&item.key, item.seq, Content::Op(&item.op), false).await?;
+        writer.add(&item.key, item.seq, Content::Op(&item.op), Heat::Cold).await?;
         if count % ENTRIES_PER_SLICE == ENTRIES_PER_SLICE - 1 {
             tokio::task::yield_now().await;
         }

@@ -16,6 +16,9 @@ use crate::{
     version::Version,
 };
 
+/// Bytes that a flush reads at once, from each of the memtables that it merges.
+const READ_BYTES: u64 = 256 << 10;
+
 /// The rows of a frozen memtable, in files that go when nobody reads them any more.
 pub struct Spilled {
     spill: Arc<Spill>,
@@ -65,6 +68,11 @@ impl Spilled {
         self.rows.manifest().objects().map(|object| object.entries as usize).sum()
     }
 
+    /// Bytes of its objects.
+    pub fn stored_bytes(&self) -> u64 {
+        self.rows.manifest().objects().map(|object| object.bytes).sum()
+    }
+
     /// As [`Memtable::get`].
     pub async fn get(&self, key: &[u8], at: CommitSeq) -> Result<Option<(CommitSeq, Op)>> {
         self.rows.get(key, at).await
@@ -96,7 +104,7 @@ impl Spilled {
     pub(crate) async fn bulk(&self, after: Option<&Bytes>) -> Result<Option<RunCursor>> {
         let Some(run) = self.rows.runs().first() else { return Ok(None) };
         let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
-        let mut cursor = RunCursor::bulk_within(Arc::clone(run), &(start, Bound::Unbounded));
+        let mut cursor = RunCursor::bulk(Arc::clone(run), &(start, Bound::Unbounded), READ_BYTES);
         cursor.start().await?;
         Ok(Some(cursor))
     }

@@ -41,8 +41,14 @@ impl RemoteBucket {
         let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
             .iter()
             .find_map(|key| builder.get_config_value(key));
-        if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        if endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
             builder = builder.with_allow_http(true);
+        }
+        let is_unsigned = |name: &str| name.to_ascii_lowercase().ends_with("unsigned_payload");
+        let told = settings.iter().any(|(name, _)| is_unsigned(name))
+            || std::env::vars_os().any(|(name, _)| name.to_str().is_some_and(is_unsigned));
+        if !told && is_safe_in_transit(endpoint.as_deref()) {
+            builder = builder.with_unsigned_payload(true);
         }
         // Retries and deadlines are the store's, where they are counted; this one only guards against leaks.
         let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
@@ -75,6 +81,18 @@ impl RemoteBucket {
 }
 
 const ALLOW_HTTP: AmazonS3ConfigKey = AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp);
+
+/// Whether nothing changes a body on its way to this endpoint: TLS sees to it, or it stays on this machine. Its SHA-256, which a
+/// signature would need, takes as long as all else that a flush does with the bytes.
+fn is_safe_in_transit(endpoint: Option<&str>) -> bool {
+    let Some(host) = endpoint.and_then(|endpoint| endpoint.strip_prefix("http://")) else { return true };
+    let host = host.split('/').next().unwrap_or_default();
+    let host = host.strip_prefix("[").and_then(|host| host.split(']').next()).unwrap_or_else(|| {
+        // Without the port.
+        host.rsplit_once(':').map_or(host, |(host, _)| host)
+    });
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
 
 fn normal(prefix: &str) -> String {
     let prefix = prefix.trim_matches('/');
@@ -188,6 +206,18 @@ mod tests {
 
     fn generic(text: &str) -> StoreError {
         StoreError::Generic { store: "S3", source: text.to_owned().into() }
+    }
+
+    #[test]
+    fn only_what_travels_in_the_clear_is_signed() {
+        for safe in ["https://minio.example:9000", "http://127.0.0.1:9000", "http://localhost/x", "http://[::1]:9000"] {
+            assert!(is_safe_in_transit(Some(safe)), "{safe}");
+        }
+        for clear in ["http://10.0.0.1:9000", "http://minio:9000", "http://127.0.0.1.example", "http://[fd00::1]:9000"]
+        {
+            assert!(!is_safe_in_transit(Some(clear)), "{clear}");
+        }
+        assert!(is_safe_in_transit(None), "AWS itself");
     }
 
     #[test]

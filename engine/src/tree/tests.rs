@@ -34,6 +34,7 @@ fn small_options() -> TreeOptions {
         page_bytes: 1024,
         object_bytes: 3000,
         level_bytes: 12_000,
+        fresh_runs: 2,
         codec: Codec::Lz4,
         grace: Duration::ZERO,
         tail_bytes: 4000,

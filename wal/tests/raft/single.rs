@@ -71,6 +71,32 @@ async fn payloads_have_a_limit() {
     wal.close().await;
 }
 
+/// Rule 5: a log that refuses commits must be able to learn what lets it forget, or it would stay full.
+#[tokio::test]
+async fn a_full_log_takes_what_makes_room_and_keeps_the_rest_for_votes() {
+    let (machine, view) = Recorder::new(&Bucket::default(), None);
+    let wal = open_ready(options(), sim().1, machine).await;
+    let block = Bytes::from(vec![1; 3000]);
+    let refused = loop {
+        match wal.propose(block.clone()).await {
+            Ok(_) => assert!(view.items().len() < 100_000, "the log has a bound"),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, Error::Full { .. }), "{refused}");
+    let before = view.items().len();
+    let refused = loop {
+        assert!(wal.propose(block.clone()).await.is_err(), "the reserve is for others");
+        match wal.propose_reserved(block.clone()).await {
+            Ok(_) => assert!(view.items().len() < 100_000, "the reserve has a bound"),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, Error::Full { .. }), "{refused}");
+    assert!(view.items().len() > before, "nothing that makes room was taken");
+    wal.close().await;
+}
+
 #[tokio::test]
 async fn ready_means_that_the_own_no_op_is_applied() {
     let (machine, _view) = Recorder::new(&Bucket::default(), None);

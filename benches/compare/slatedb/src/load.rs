@@ -48,8 +48,8 @@ struct Run {
     latency: Histogram<u64>,
     retries: u64,
     seconds: f64,
-    /// Operations of the best second.
-    best: u64,
+    /// Operations of each second.
+    each_second: Vec<u64>,
 }
 
 /// Loads the table, nearly in the order of its keys, and waits until the engine has settled.
@@ -111,7 +111,7 @@ pub async fn measure<E: Engine>(
         phase,
         operations,
         per_second: operations as f64 / run.seconds,
-        best: run.best as f64,
+        best: run.each_second.iter().max().copied().unwrap_or(0) as f64,
         p50: run.latency.value_at_quantile(0.5) as f64 / 1e6,
         p99: run.latency.value_at_quantile(0.99) as f64 / 1e6,
         traffic: after.since(&before),
@@ -120,6 +120,10 @@ pub async fn measure<E: Engine>(
         resident,
     };
     println!("{figures}");
+    if let Work::Update { .. } = work {
+        let seconds: Vec<String> = run.each_second.iter().map(u64::to_string).collect();
+        println!("    each second: {}", seconds.join(" "));
+    }
     let causes: Vec<String> = engine
         .causes()
         .into_iter()
@@ -159,14 +163,14 @@ async fn run<E: Engine>(bench: &Arc<Bench>, engine: &Arc<E>, work: Work, lasts: 
             ended
         }));
     }
-    let mut best = 0;
+    let mut each_second = Vec::new();
     while began.elapsed() < lasts && !over.load(Relaxed) {
         let before = done.load(Relaxed);
         tokio::time::sleep(Duration::from_secs(1).min(lasts)).await;
-        best = best.max(done.load(Relaxed) - before);
+        each_second.push(done.load(Relaxed) - before);
     }
     over.store(true, Relaxed);
-    let mut run = Run { latency: latencies()?, retries: 0, seconds: 0.0, best };
+    let mut run = Run { latency: latencies()?, retries: 0, seconds: 0.0, each_second };
     for task in tasks {
         let (latency, retries) = task.await??;
         run.latency.add(latency)?;

@@ -37,6 +37,18 @@ pub struct Options {
     /// Local disk of Holdfast's log, in MiB; SlateDB has none
     #[arg(long, default_value_t = 1024)]
     pub log_mib: u64,
+    /// Rows on local disk that Holdfast flushes together, in MiB
+    #[arg(long, default_value_t = 256)]
+    pub flush_mib: u64,
+    /// Log that fills an object of Holdfast's archive before its time, in MiB
+    #[arg(long, default_value_t = 16)]
+    pub archive_mib: u64,
+    /// Size of Holdfast's objects, in MiB
+    #[arg(long, default_value_t = 32)]
+    pub object_mib: u64,
+    /// Only updates, without the reads before them
+    #[arg(long)]
+    pub updates_only: bool,
     /// Bytes of each value
     #[arg(long, default_value_t = 1000)]
     pub value_bytes: usize,
@@ -172,6 +184,9 @@ async fn side_by_side(bench: &Arc<Bench>) -> Result<Results> {
 /// The phases that both have before what is durable is told apart: loads the table and reads it.
 async fn load_and_read<E: Engine>(bench: &Arc<Bench>, engine: &Arc<E>, results: &mut Results) -> Result<()> {
     load::fill(bench, engine).await?;
+    if bench.options.updates_only {
+        return Ok(());
+    }
     let long = Duration::from_secs(bench.options.seconds * 2);
     let short = Duration::from_secs(bench.options.warmup);
     results.add(load::measure(bench, engine, report::GETS, Work::Get, long).await?)?;

@@ -29,6 +29,9 @@ impl Ours {
         options.memory_cache = Some(bench_options.cache_bytes());
         options.nvme_cache = Some(bench_options.nvme_mib << 20);
         (options.memtable_bytes, options.frozen_bytes) = memtables(bench_options);
+        options.flush_bytes = Some(bench_options.flush_mib << 20);
+        options.object_bytes = bench_options.object_mib << 20;
+        options.archive_bytes = (bench_options.archive_mib as usize) << 20;
         options.log_bytes = bench_options.log_mib << 20;
         options.archive_interval = archive_interval;
         let db = Db::open(&bench.bucket.url(&name), options).await.context("open Holdfast")?;
@@ -40,11 +43,15 @@ impl Ours {
     pub fn settings(options: &Options) -> String {
         let (memtable, frozen) = memtables(options);
         format!(
-            "holdfast: page cache {} MiB, memtables {} + {} MiB; log and spill on disk up to {} MiB each",
+            "holdfast: page cache {} MiB, memtables {} + {} MiB; on disk log and spill up to {} MiB each, of which {} MiB are \
+             flushed together into objects of {} MiB; an archive object every second or {} MiB",
             options.cache_bytes() >> 20,
             memtable >> 20,
             frozen >> 20,
-            options.log_mib
+            options.log_mib,
+            options.flush_mib,
+            options.object_mib,
+            options.archive_mib
         )
     }
 }
