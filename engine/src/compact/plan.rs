@@ -2,7 +2,8 @@
 //!
 //! Fresh runs overlap each other; each level below is one run. A range read merges every fresh run and one run per
 //! level, so both are kept few: four fresh runs trigger a merge into the first level, and a level exists only once the one
-//! above it would be over its size. A level's bound is a tenth of the one below it, never under `level_bytes_min`.
+//! above it would be over its size. The last level has up to ten times the bytes of the one above; the others are bounded to a
+//! quarter of the one below, never under `level_bytes_min`: what is pushed down from a fuller level costs less.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +23,10 @@ pub(crate) struct Limits {
     pub(crate) level_bytes_min: u64,
 }
 
-/// Size ratio of neighbouring levels.
+/// How many times as much as the level above the last level may have before there is another one.
 const FANOUT: u64 = 10;
+/// How many times as much as a level the one below it should have.
+const SHARE: u64 = 4;
 /// An object with this share of tombstones (one in so many) hurts scans.
 const TOMBSTONE_SHARE: u64 = 4;
 /// Fewer tombstones than this in an object never matter.
@@ -133,10 +136,10 @@ fn fresh(manifest: &Manifest, limits: &Limits) -> Option<Plan> {
 fn oversized(manifest: &Manifest, limits: &Limits) -> Option<Plan> {
     let last = manifest.levels.iter().rposition(|level| !level.is_empty())?;
     let last_bytes = manifest.levels.get(last).map_or(0, bytes);
-    let times = |levels: usize| FANOUT.saturating_pow(u32::try_from(levels).unwrap_or(u32::MAX));
+    let power = |base: u64, levels: usize| base.saturating_pow(u32::try_from(levels).unwrap_or(u32::MAX));
     let bound = |slot: usize| match slot == last {
-        true => limits.last_level_bytes.saturating_mul(times(last)),
-        false => (last_bytes / times(last - slot)).max(limits.level_bytes_min),
+        true => limits.last_level_bytes.saturating_mul(power(FANOUT, last)),
+        false => (last_bytes / power(SHARE, last - slot)).max(limits.level_bytes_min),
     };
     let slot = (0..=last).find(|slot| manifest.levels.get(*slot).map_or(0, bytes) > bound(*slot))?;
     push_down(manifest, slot)

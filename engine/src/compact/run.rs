@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-use super::plan::Plan;
+use super::{
+    plan::Plan,
+    rest::{Rest, Shift},
+};
 use crate::{
     cursor::{RunCursor, Stored},
     error::Result,
@@ -31,6 +34,7 @@ pub(crate) async fn rewrite(
     version: &Version,
     plan: &Plan,
     (floor, swept): (CommitSeq, CommitSeq),
+    rest: &Rest,
 ) -> Result<Vec<Arc<Table>>> {
     let manifest = version.manifest();
     let stays = |level: usize| {
@@ -50,6 +54,7 @@ pub(crate) async fn rewrite(
     let writer = RunWriter::new(io.clone(), shape.clone(), Cause::Compaction, term, swept);
     let mut writer = writer.with_fences(fences);
     let mut retain = Retain::new(floor);
+    let mut shift = Shift::new(rest);
     for count in 0usize.. {
         let order = |a: &RunCursor, b: &RunCursor| a.key().cmp(b.key()).then(b.seq().cmp(&a.seq()));
         let first = (0..sources.len()).min_by(|a, b| order(&sources[*a], &sources[*b]));
@@ -70,7 +75,7 @@ pub(crate) async fn rewrite(
             sources.retain(|source| !source.is_finished());
         }
         if count % ENTRIES_PER_SLICE == ENTRIES_PER_SLICE - 1 {
-            tokio::task::yield_now().await;
+            shift.slice().await;
         }
     }
     writer.finish().await

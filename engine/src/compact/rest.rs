@@ -1,0 +1,81 @@
+//! How much a compaction rests while commits come, so that it takes no more of the machine than its backlog asks for.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Rest while nothing waits, in percent of the time worked.
+const MOST: f64 = 150.0;
+/// Shorter rests are saved up: a timer is not finer.
+const LEAST: Duration = Duration::from_millis(5);
+
+/// How much compactions rest now. They don't until they are told to.
+#[derive(Debug, Default)]
+pub(crate) struct Rest(AtomicU32);
+
+impl Rest {
+    /// `busy`: commits come. `waiting`: the share of the bound of flushed runs that is used. From a half on, where commits are
+    /// slowed down, compaction has the right of way.
+    pub(crate) fn set(&self, busy: bool, waiting: f64) {
+        let percent = if busy { MOST * (1.0 - 2.0 * waiting).clamp(0.0, 1.0) } else { 0.0 };
+        self.0.store(percent as u32, Relaxed);
+    }
+
+    fn after(&self, worked: Duration) -> Duration {
+        worked * self.0.load(Relaxed) / 100
+    }
+}
+
+/// A compaction at work.
+pub(crate) struct Shift<'a> {
+    rest: &'a Rest,
+    since: Instant,
+}
+
+impl<'a> Shift<'a> {
+    pub(crate) fn new(rest: &'a Rest) -> Self {
+        Self { rest, since: Instant::now() }
+    }
+
+    /// A slice of the work is done: leaves the runtime to others, and the machine if it is time for that.
+    pub(crate) async fn slice(&mut self) {
+        let due = self.rest.after(self.since.elapsed());
+        if due < LEAST {
+            return tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(due).await;
+        self.since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_the_backlog_the_shorter_the_rest() {
+        let after = |busy, waiting| {
+            let rest = Rest::default();
+            rest.set(busy, waiting);
+            rest.after(Duration::from_millis(100)).as_millis()
+        };
+        assert_eq!([after(true, 0.0), after(true, 0.25), after(true, 0.5), after(true, 0.9)], [150, 75, 0, 0]);
+        assert_eq!(after(false, 0.0), 0, "nobody is in its way");
+        assert_eq!(Rest::default().after(Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rests_are_saved_up_and_taken() {
+        let (rest, begin) = (Rest::default(), Instant::now());
+        rest.set(true, 0.0);
+        let mut shift = Shift::new(&rest);
+        for _ in 0..4 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            shift.slice().await;
+        }
+        assert_eq!(begin.elapsed(), Duration::from_millis(10), "4 ms of work, then a rest of 6 ms");
+    }
+}
