@@ -9,7 +9,6 @@ use std::{
 };
 
 use holdfast_wal::{Wal, WalStatus};
-use tokio::time::Instant;
 
 use crate::{
     cluster::members::Members,
@@ -56,17 +55,18 @@ impl Background {
 
     /// Measures pressure for as long as the database is open.
     pub async fn watch(self: Arc<Self>) {
-        let (mut last, mut looked) = (0, Instant::now());
+        let (mut last, mut looked) = (0, self.inner.clock.now());
         while self.inner.check().is_ok() {
             self.measure();
             let (inner, commits) = (&self.inner, self.inner.counters.commits.load(Ordering::Relaxed));
             // Woken by each freeze and flush: between two of them there may be no commit.
-            if looked.elapsed() >= TICK {
+            let now = inner.clock.now();
+            if now.saturating_sub(looked) >= TICK {
                 let runs = inner.read_state().version.manifest().fresh.len();
                 inner.tree.set_load(commits > last, runs as f64 / RUNS_MAX as f64);
-                (last, looked) = (commits, Instant::now());
+                (last, looked) = (commits, now);
             }
-            inner.spending.tick(inner.clock.now(), || inner.tree.store().requests(), commits);
+            inner.spending.tick(now, || inner.tree.store().requests(), commits);
             let _ = tokio::time::timeout(TICK, self.inner.measure.notified()).await;
         }
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use crate::clock::Clock;
 
 /// Rest while nothing waits, in percent of the time worked.
 const MOST: f64 = 150.0;
@@ -32,22 +32,23 @@ impl Rest {
 /// A compaction at work.
 pub(crate) struct Shift<'a> {
     rest: &'a Rest,
-    since: Instant,
+    clock: &'a dyn Clock,
+    since: Duration,
 }
 
 impl<'a> Shift<'a> {
-    pub(crate) fn new(rest: &'a Rest) -> Self {
-        Self { rest, since: Instant::now() }
+    pub(crate) fn new(rest: &'a Rest, clock: &'a dyn Clock) -> Self {
+        Self { rest, clock, since: clock.now() }
     }
 
     /// A slice of the work is done: leaves the runtime to others, and the machine if it is time for that.
     pub(crate) async fn slice(&mut self) {
-        let due = self.rest.after(self.since.elapsed());
+        let due = self.rest.after(self.clock.now().saturating_sub(self.since));
         if due < LEAST {
             return tokio::task::yield_now().await;
         }
         tokio::time::sleep(due).await;
-        self.since = Instant::now();
+        self.since = self.clock.now();
     }
 }
 
@@ -67,15 +68,29 @@ mod tests {
         assert_eq!(Rest::default().after(Duration::from_secs(1)), Duration::ZERO);
     }
 
+    #[derive(Debug, Default)]
+    struct Moved(AtomicU32);
+
+    impl Clock for Moved {
+        fn now(&self) -> Duration {
+            Duration::from_millis(self.0.load(Relaxed).into())
+        }
+
+        fn unix_millis(&self) -> u64 {
+            self.0.load(Relaxed).into()
+        }
+    }
+
     #[tokio::test(start_paused = true)]
+    #[allow(clippy::disallowed_methods, reason = "tokio's own clock says how long a rest was")]
     async fn rests_are_saved_up_and_taken() {
-        let (rest, begin) = (Rest::default(), Instant::now());
+        let (rest, clock, begin) = (Rest::default(), Moved::default(), tokio::time::Instant::now());
         rest.set(true, 0.0);
-        let mut shift = Shift::new(&rest);
-        for _ in 0..4 {
-            tokio::time::advance(Duration::from_millis(1)).await;
+        let mut shift = Shift::new(&rest, &clock);
+        for _ in 0..7 {
+            clock.0.fetch_add(1, Relaxed);
             shift.slice().await;
         }
-        assert_eq!(begin.elapsed(), Duration::from_millis(10), "4 ms of work, then a rest of 6 ms");
+        assert_eq!(begin.elapsed(), Duration::from_millis(6), "after 4 ms of work; the last 3 ms are saved up");
     }
 }

@@ -54,7 +54,7 @@ pub(crate) async fn rewrite(
     let writer = RunWriter::new(io.clone(), shape.clone(), Cause::Compaction, term, swept);
     let mut writer = writer.with_fences(fences);
     let mut retain = Retain::new(floor);
-    let mut shift = Shift::new(rest);
+    let mut shift = Shift::new(rest, &**io.store.clock());
     for count in 0usize.. {
         let order = |a: &RunCursor, b: &RunCursor| a.key().cmp(b.key()).then(b.seq().cmp(&a.seq()));
         let first = (0..sources.len()).min_by(|a, b| order(&sources[*a], &sources[*b]));
