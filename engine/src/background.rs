@@ -19,7 +19,7 @@ use crate::{
     limits::MEMTABLE_RANGES_MAX,
     memtable::Memtable,
     pressure::{Load, Part, Runway, pressure},
-    read::{FROZEN_MAX, Frozen},
+    read::{FROZEN_MAX, Frozen, ReadState},
     tree::{Draft, FlushInput, Source},
 };
 
@@ -62,8 +62,7 @@ impl Background {
             // Woken by each freeze and flush: between two of them there may be no commit.
             let now = inner.clock.now();
             if now.saturating_sub(looked) >= TICK {
-                let runs = inner.read_state().version.manifest().fresh.len();
-                inner.tree.set_load(commits > last, runs as f64 / RUNS_MAX as f64);
+                inner.tree.set_load(commits > last, runs(&inner.read_state()).used());
                 (last, looked) = (commits, now);
             }
             inner.spending.tick(now, || inner.tree.store().requests(), commits);
@@ -384,9 +383,14 @@ impl Background {
             ram: Part { taken: waiting as u64, bound: options.ram_bound() as u64 },
             spill: Part { taken: inner.spill.bytes(), bound: inner.spill.bound() },
             ranges: Part { taken: state.range_count() as u64, bound: (MEMTABLE_RANGES_MAX * (FROZEN_MAX + 1)) as u64 },
-            runs: Part { taken: state.version.manifest().fresh.len() as u64, bound: RUNS_MAX },
+            runs: runs(&state),
         }
     }
+}
+
+/// The flushed runs that wait for compaction.
+fn runs(state: &ReadState) -> Part {
+    Part { taken: state.version.manifest().fresh.len() as u64, bound: RUNS_MAX }
 }
 
 /// Bytes at which the active memtable is frozen. The more are spilled the larger, so that the longest outage leaves few of

@@ -37,7 +37,7 @@ impl Part {
         self.bound.saturating_sub(self.taken)
     }
 
-    fn used(self) -> f64 {
+    pub(crate) fn used(self) -> f64 {
         self.taken as f64 / self.bound.max(1) as f64
     }
 }

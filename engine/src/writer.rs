@@ -302,10 +302,9 @@ async fn upload(io: Arc<TableIo>, built: Built, cause: Cause) -> Result<Arc<Tabl
             // It takes the place of pages that readers had in RAM and that die with this step.
             (Heat::Hot, Cause::Compaction) => Place::Hot,
             (Heat::Hot, _) => Place::Both,
-            (Heat::Warm, _) => Place::Nvme,
             // A step through much of the data must not wash away what is read.
             (Heat::Cold, _) if io.cache.is_nvme_full() => continue,
-            (Heat::Cold, _) => Place::Nvme,
+            (Heat::Warm | Heat::Cold, _) => Place::Nvme,
         };
         io.cache.room().await;
         // What we just encoded verifies; this unpacks compressed bodies.

@@ -11,6 +11,7 @@ use object_store::{
     memory::InMemory,
     path::Path,
 };
+use url::{Host, Url};
 
 use super::{Answer, Bucket, Failure, Got, Head, Listed, When};
 use crate::error::{Error, Result};
@@ -85,13 +86,16 @@ const ALLOW_HTTP: AmazonS3ConfigKey = AmazonS3ConfigKey::Client(object_store::Cl
 /// Whether nothing changes a body on its way to this endpoint: TLS sees to it, or it stays on this machine. Its SHA-256, which a
 /// signature would need, takes as long as all else that a flush does with the bytes.
 fn is_safe_in_transit(endpoint: Option<&str>) -> bool {
-    let Some(host) = endpoint.and_then(|endpoint| endpoint.strip_prefix("http://")) else { return true };
-    let host = host.split('/').next().unwrap_or_default();
-    let host = host.strip_prefix("[").and_then(|host| host.split(']').next()).unwrap_or_else(|| {
-        // Without the port.
-        host.rsplit_once(':').map_or(host, |(host, _)| host)
-    });
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    // Without one it is AWS itself.
+    let Some(endpoint) = endpoint else { return true };
+    let Ok(url) = Url::parse(endpoint) else { return false };
+    let is_here = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "https" || is_here
 }
 
 fn normal(prefix: &str) -> String {
@@ -213,8 +217,13 @@ mod tests {
         for safe in ["https://minio.example:9000", "http://127.0.0.1:9000", "http://localhost/x", "http://[::1]:9000"] {
             assert!(is_safe_in_transit(Some(safe)), "{safe}");
         }
-        for clear in ["http://10.0.0.1:9000", "http://minio:9000", "http://127.0.0.1.example", "http://[fd00::1]:9000"]
-        {
+        for clear in [
+            "http://10.0.0.1:9000",
+            "http://minio:9000",
+            "http://127.0.0.1.example",
+            "http://127.0.0.1:1@minio",
+            "http://[fd00::1]:9000",
+        ] {
             assert!(!is_safe_in_transit(Some(clear)), "{clear}");
         }
         assert!(is_safe_in_transit(None), "AWS itself");
