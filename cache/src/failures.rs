@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::{Key, OriginError};
+use crate::{Key, OriginError, key::Groups};
 
 const SHARDS: usize = 16;
 /// Keys that one shard remembers.
@@ -79,7 +79,7 @@ impl Failures {
     }
 
     /// [`Failures::clear`] for every key of these groups.
-    pub(crate) fn clear_groups(&self, groups: &[u128]) {
+    pub(crate) fn clear_groups(&self, groups: &Groups) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             let before = shard.len();
@@ -143,7 +143,7 @@ mod tests {
         let newest = Duration::from_millis(u64::from(many) - 1);
         assert!(failures.withholds(&key(many - 1), false, || newest).is_some());
         assert!(failures.withholds(&key(0), false, || Duration::ZERO).is_none());
-        failures.clear_groups(&[1]);
+        failures.clear_groups(&Groups::from_iter([1]));
         assert_eq!(failures.keys.load(Relaxed), 0);
     }
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
-use crate::{Answer, Error, Key};
+use crate::{Answer, Error, Key, key::Groups};
 
 const SHARDS: usize = 16;
 
@@ -126,7 +126,7 @@ impl Flights {
     }
 
     /// [`Flights::supersede`] for every key of these groups.
-    pub(crate) fn supersede_groups(&self, groups: &[u128]) {
+    pub(crate) fn supersede_groups(&self, groups: &Groups) {
         for shard in &self.shards {
             for (_, flight) in shard.lock().iter().filter(|(key, _)| groups.contains(&key.group)) {
                 flight.ticket.superseded.store(true, Relaxed);

@@ -2,6 +2,11 @@
 
 use std::hash::{Hash, Hasher};
 
+use rustc_hash::FxHashSet;
+
+/// Groups that go together.
+pub(crate) type Groups = FxHashSet<u128>;
+
 /// Names one cached record. Opaque: the engine puts an object's 128-bit id and a page's offset or number in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {

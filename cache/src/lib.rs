@@ -18,7 +18,9 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{admit::Cause, failures::Failures, flight::Flights, nvme::Nvme, ram::Ram, stats::Counters, ttl::Expiry};
+use crate::{
+    admit::Cause, failures::Failures, flight::Flights, key::Groups, nvme::Nvme, ram::Ram, stats::Counters, ttl::Expiry,
+};
 pub use crate::{
     key::Key,
     nvme::device::{self, Backend, Device},
@@ -232,11 +234,12 @@ impl Cache {
         if groups.is_empty() {
             return;
         }
-        self.0.flights.supersede_groups(groups);
-        self.0.failures.clear_groups(groups);
-        self.0.ram.remove_groups(groups);
+        let groups: Groups = groups.iter().copied().collect();
+        self.0.flights.supersede_groups(&groups);
+        self.0.failures.clear_groups(&groups);
+        self.0.ram.remove_groups(&groups);
         if let Some(nvme) = &self.0.nvme {
-            nvme.remove_groups(groups);
+            nvme.remove_groups(&groups);
         }
     }
 

@@ -19,7 +19,7 @@ mod zones;
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -44,6 +44,7 @@ use self::{
 use crate::{
     Clock, Error, Key, NvmeOptions,
     admit::{Cause, Circumstances, Verdict, admit},
+    key::Groups,
     seen::Seen,
     stats::{Stats, Striped},
     ttl::{Deadline, Expiry},
@@ -92,6 +93,7 @@ struct Tier {
 /// The tier, as the cache holds it. Dropping it ends the writer without writing out the queue.
 pub(crate) struct Nvme {
     tier: Arc<Tier>,
+    path: PathBuf,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -153,7 +155,7 @@ impl Nvme {
         let thread = Builder::new().name("cache-writer".into()).spawn(run).map_err(failed(&path))?;
         // Too late is as good: what is not indexed yet is a miss.
         let _ = wait.recv_timeout(options.index_wait);
-        Ok(Self { tier, writer: Mutex::new(Some(thread)) })
+        Ok(Self { tier, path, writer: Mutex::new(Some(thread)) })
     }
 
     /// Reads a record, or finds that it is not here: unknown, past its grace, damaged or unreadable.
@@ -211,7 +213,7 @@ impl Nvme {
         self.tier.index.remove(key, None);
     }
 
-    pub(crate) fn remove_groups(&self, groups: &[u128]) {
+    pub(crate) fn remove_groups(&self, groups: &Groups) {
         self.tier.queue.lock().strike_groups(groups);
         self.tier.index.remove_groups(groups);
     }
@@ -219,7 +221,7 @@ impl Nvme {
     /// Changes the tier's size. Of what no longer fits the oldest goes, but for what was read since it was stored.
     pub(crate) async fn resize(&self, bytes: u64) -> Result<(), Error> {
         let zones = zones_of(bytes)?;
-        let failed = |source: io::Error| Error::Nvme { path: FILE.into(), source: Arc::new(source) };
+        let failed = |source: io::Error| Error::Nvme { path: self.path.clone(), source: Arc::new(source) };
         match self.tier.queue.resize(zones).await {
             Ok(result) => result.map_err(failed),
             Err(_) => Err(failed(io::Error::other("the cache is closed"))),
@@ -340,12 +342,14 @@ impl Tier {
         Some(Record { buf, pool: self.pool.clone(), at: skip + HEADER, len, deadline, past })
     }
 
-    /// Indexes a zone that was found in the file, as far as no younger zone has its records. False if that is to end.
+    /// Indexes a zone that was found in the file, as far as no younger zone has its records, and as long as it is known
+    /// what was removed meanwhile. False if the cache is closed.
     fn found(&self, zone: &scan::Zone, generations: &[u64]) -> bool {
         let generation_of = |zone: u32| generations.get(zone as usize).copied().unwrap_or(0);
         let now = self.clock.now();
         let queue = self.queue.lock();
-        for slot in &zone.slots {
+        let slots = if queue.may_index() { &zone.slots[..] } else { &[] };
+        for slot in slots {
             let younger = |at: Location| generation_of(at.zone) > zone.generation;
             if queue.may_come_back(&slot.key)
                 && !self.expiry.refuses(slot.deadline, now)
@@ -354,7 +358,7 @@ impl Tier {
                 self.index.publish(&slot.key, slot.at(zone.zone));
             }
         }
-        !queue.indexing_is_over()
+        queue.is_open()
     }
 
     /// Lets records that have been written be found, but for those that were struck out meanwhile.

@@ -15,9 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::{Key, ttl::Deadline};
+use crate::{Key, key::Groups, ttl::Deadline};
 
 /// Estimated bytes that a record costs beyond its payload: its places in the map and in moka, and the allocation.
 pub(crate) const ENTRY_OVERHEAD: u64 = 512;
@@ -144,10 +144,9 @@ impl Ram {
         self.policy.read().invalidate(key);
     }
 
-    pub(crate) fn remove_groups(&self, groups: &[u128]) {
+    pub(crate) fn remove_groups(&self, groups: &Groups) {
         let policy = self.policy.read();
-        let groups: FxHashSet<u128> = groups.iter().copied().collect();
-        for key in self.table.keys_of(&groups) {
+        for key in self.table.keys_of(groups) {
             self.table.remove(&key);
             policy.invalidate(&key);
         }
@@ -226,7 +225,7 @@ impl Table {
         }
     }
 
-    fn keys_of(&self, groups: &FxHashSet<u128>) -> Vec<Key> {
+    fn keys_of(&self, groups: &Groups) -> Vec<Key> {
         let wanted = |key: &&Key| groups.contains(&key.group);
         self.shards.iter().flat_map(|s| s.read().keys().filter(wanted).copied().collect::<Vec<_>>()).collect()
     }

@@ -18,7 +18,7 @@ use crate::{
     inner::{BIG_TXNS, Inner},
     limits::MEMTABLE_RANGES_MAX,
     memtable::Memtable,
-    pressure::{Load, Part, Runway, pressure},
+    pressure::{Load, PARTS_OF_RUN, Part, Runway, Shortest, pressure},
     read::{FROZEN_MAX, Frozen, ReadState},
     tree::{Draft, FlushInput, Source},
 };
@@ -62,7 +62,7 @@ impl Background {
             // Woken by each freeze and flush: between two of them there may be no commit.
             let now = inner.clock.now();
             if now.saturating_sub(looked) >= TICK {
-                inner.tree.set_load(commits > last, runs(&inner.read_state()).used());
+                inner.tree.work().rest.set(commits > last, self.runs(&inner.read_state()).used());
                 (last, looked) = (commits, now);
             }
             inner.spending.tick(now, || inner.tree.store().requests(), commits);
@@ -154,7 +154,9 @@ impl Background {
         while self.inner.leads().await.is_ok() {
             // While commits are refused nobody else asks.
             self.wal.look_for_room();
-            match self.compact_once().await {
+            let compacted = self.compact_once().await;
+            *self.inner.compact_failure.lock() = compacted.as_ref().err().cloned();
+            match compacted {
                 Ok(true) => backoff = Backoff::default(),
                 Ok(false) => {
                     let _ = tokio::time::timeout(TICK * 10, flushed.changed()).await;
@@ -355,9 +357,13 @@ impl Background {
         inner.set_pressure(pressure(used), || {
             let failing = inner.spill.failure().map(|error| error.to_string());
             let what = load.why(shortest, failing.as_deref());
-            match &*inner.flush_failure.borrow() {
-                Some(error) => format!("{what}; the last flush failed: {error}"),
-                None => format!("{what}; a flush is under way"),
+            let (work, failure) = match shortest {
+                Shortest::Runs => ("compaction", inner.compact_failure.lock().clone()),
+                _ => ("flush", inner.flush_failure.borrow().clone()),
+            };
+            match failure {
+                Some(error) => format!("{what}; the last {work} failed: {error}"),
+                None => format!("{what}; a {work} is under way"),
             }
         });
     }
@@ -383,14 +389,15 @@ impl Background {
             ram: Part { taken: waiting as u64, bound: options.ram_bound() as u64 },
             spill: Part { taken: inner.spill.bytes(), bound: inner.spill.bound() },
             ranges: Part { taken: state.range_count() as u64, bound: (MEMTABLE_RANGES_MAX * (FROZEN_MAX + 1)) as u64 },
-            runs: runs(&state),
+            runs: self.runs(&state),
         }
     }
-}
 
-/// The flushed runs that wait for compaction.
-fn runs(state: &ReadState) -> Part {
-    Part { taken: state.version.manifest().fresh.len() as u64, bound: RUNS_MAX }
+    /// The flushed runs that wait for compaction, in parts of a run.
+    fn runs(&self, state: &ReadState) -> Part {
+        let waiting = self.inner.tree.work().waiting_runs(state.version.manifest());
+        Part { taken: (waiting * PARTS_OF_RUN as f64) as u64, bound: RUNS_MAX * PARTS_OF_RUN }
+    }
 }
 
 /// Bytes at which the active memtable is frozen. The more are spilled the larger, so that the longest outage leaves few of

@@ -3,3 +3,4 @@
 pub(crate) mod plan;
 pub(crate) mod rest;
 pub(crate) mod run;
+pub(crate) mod work;

@@ -354,6 +354,7 @@ impl Db {
             bucket: inner.tree.store().down().map(|down| down.to_string()),
             budget: inner.tree.store().over_budget(),
             flush: text(inner.flush_failure.borrow().clone()),
+            compaction: text(inner.compact_failure.lock().clone()),
             archive: text(inner.archive.failure()),
         }
     }

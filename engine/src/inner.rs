@@ -96,6 +96,8 @@ pub struct Inner {
     overload: Mutex<String>,
     /// The last failure of a flush, until one succeeds.
     pub(crate) flush_failure: watch::Sender<Option<Error>>,
+    /// The last failure of a compaction, until one succeeds.
+    pub(crate) compact_failure: Mutex<Option<Error>>,
     pub(crate) counters: Counters,
     pub(crate) spending: Spending,
     /// Transactions too big for one entry take turns: their parts are in RAM until they commit. A freeze takes all turns,
@@ -216,6 +218,7 @@ impl Inner {
             relief: Notify::new(),
             overload: Mutex::default(),
             flush_failure: watch::Sender::new(None),
+            compact_failure: Mutex::default(),
             counters: Counters::default(),
             spending,
             big: Arc::new(Semaphore::new(BIG_TXNS as usize)),

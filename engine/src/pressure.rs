@@ -8,6 +8,9 @@ const DELAY_MAX_MICROS: u64 = 50_000;
 /// Share of a bound from which on flushes do not wait to become larger: before commits are slowed down, from a half on.
 const CROWDED: f64 = 0.25;
 
+/// What one flushed run counts for: one that is half merged counts for half.
+pub(crate) const PARTS_OF_RUN: u64 = 1000;
+
 /// What a node can still take before it must refuse commits: of its log, or of its room for rows that wait for the bucket,
 /// whichever is shorter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub(crate) struct Load {
     pub(crate) spill: Part,
     /// Range deletes in memtables.
     pub(crate) ranges: Part,
-    /// Runs that were flushed and wait for compaction.
+    /// Runs that were flushed and wait for compaction, in [`PARTS_OF_RUN`].
     pub(crate) runs: Part,
 }
 
@@ -118,7 +121,9 @@ impl Load {
                 format!("the log has room for {} more bytes of {}, which are kept back", log.left, log.of)
             }
             Shortest::Ranges => format!("{} range deletes in memtables wait for the store", ranges.taken),
-            Shortest::Runs => format!("{} flushed runs wait for compaction", runs.taken),
+            Shortest::Runs => {
+                format!("{} flushed runs wait for compaction", runs.taken.div_ceil(PARTS_OF_RUN))
+            }
             Shortest::Ram | Shortest::Rows => {
                 let waiting =
                     format!("{} bytes of memtables wait for the store; the bound is {}", ram.taken, ram.bound);

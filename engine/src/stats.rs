@@ -101,7 +101,8 @@ pub struct Outlook {
 pub struct Troubles {
     /// Why it has ended.
     pub ended: Option<String>,
-    /// Why commits are refused: the log or the memory for what waits for the bucket is at its bound.
+    /// Why commits are refused: the log, the memory for what waits for the bucket, or what waits for compaction is at its
+    /// bound.
     pub commits_refused: Option<String>,
     /// Since when the bucket has not answered, and how the last request failed.
     pub bucket: Option<String>,
@@ -109,6 +110,8 @@ pub struct Troubles {
     pub budget: Option<String>,
     /// Why the last flush to the bucket failed. All is kept and tried again.
     pub flush: Option<String>,
+    /// Why the last compaction failed. It is tried again; meanwhile flushed runs wait, up to their bound.
+    pub compaction: Option<String>,
     /// Why the log was not archived the last time. All is kept and tried again.
     pub archive: Option<String>,
 }

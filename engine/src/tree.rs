@@ -202,7 +202,7 @@ pub(crate) struct Inner {
     compacting: tokio::sync::Mutex<()>,
     /// One install at a time.
     installing: tokio::sync::Mutex<()>,
-    rest: compact::rest::Rest,
+    work: compact::work::Work,
 }
 
 /// A draft's version, ready to be put in force.
@@ -255,7 +255,7 @@ impl Tree {
             installed: Installed::default(),
             compacting: tokio::sync::Mutex::new(()),
             installing: tokio::sync::Mutex::new(()),
-            rest: compact::rest::Rest::default(),
+            work: compact::work::Work::default(),
         }))
     }
 
@@ -268,9 +268,9 @@ impl Tree {
         &self.0
     }
 
-    /// Whether commits come, and which share of the bound of flushed runs is used: tells compaction how much to rest.
-    pub(crate) fn set_load(&self, busy: bool, waiting: f64) {
-        self.0.rest.set(busy, waiting);
+    /// The compaction under way.
+    pub(crate) fn work(&self) -> &compact::work::Work {
+        &self.0.work
     }
 
     /// The store.
@@ -319,7 +319,7 @@ impl Tree {
             Kind::Move => version.tables().filter(|table| plan.inputs.contains(&table.meta.id)).cloned().collect(),
             Kind::Rewrite => {
                 let swept = floor.min(CommitSeq::end_of(manifest.up_to.index));
-                compact::run::rewrite(&self.0.io, &self.shape(), term, &version, &plan, (floor, swept), &self.0.rest)
+                compact::run::rewrite(&self.0.io, &self.shape(), term, &version, &plan, (floor, swept), &self.0.work)
                     .await?
             }
         };

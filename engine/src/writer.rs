@@ -140,10 +140,10 @@ impl ObjectBuilder {
             Content::Op(Op::Put(value)) => {
                 let pieces = value.chunks(OVERFLOW_PIECE_BYTES);
                 let pages = pieces.map(|piece| page::encode_overflow(piece, shape.codec)).collect();
-                NewCell::Overflow(self.add_overflow(pages, value.len() as u32))
+                NewCell::Overflow(self.add_overflow(pages, value.len() as u32, heat))
             }
             Content::Op(Op::Delete) => NewCell::Delete,
-            Content::Stored { pages, len } => NewCell::Overflow(self.add_overflow(pages.to_vec(), len)),
+            Content::Stored { pages, len } => NewCell::Overflow(self.add_overflow(pages.to_vec(), len, heat)),
         };
         if self.leaf.is_empty() {
             self.leaf_first = Some((Bytes::copy_from_slice(key), seq, same_key));
@@ -164,10 +164,11 @@ impl ObjectBuilder {
         self.meta.max_seq = self.meta.max_seq.max(seq);
     }
 
-    fn add_overflow(&mut self, pages: Vec<Bytes>, len: u32) -> Extent {
+    /// Pages of a large value. RAM is for leaves: one value may be as large as all of it.
+    fn add_overflow(&mut self, pages: Vec<Bytes>, len: u32, heat: Heat) -> Extent {
         let first_page = self.tail.next_page();
         for page in pages {
-            self.push_page(page, Heat::Warm);
+            self.push_page(page, heat.min(Heat::Warm));
         }
         Extent { first_page, pages: self.tail.next_page() - first_page, len }
     }

@@ -188,6 +188,7 @@ fn troubles(db: &Db) -> Value {
         "bucket": troubles.bucket,
         "budget": troubles.budget,
         "flush": troubles.flush,
+        "compaction": troubles.compaction,
         "archive": troubles.archive,
     })
 }

@@ -12,7 +12,10 @@ use super::{
     slot::{Listed, UNIT},
     table::Table,
 };
-use crate::{Key, key::spread};
+use crate::{
+    Key,
+    key::{Groups, spread},
+};
 
 const SHARDS: usize = 64;
 /// Reads of a record that are counted; more make no difference.
@@ -127,7 +130,7 @@ impl Index {
     }
 
     /// Forgets the records of these groups. Looks at every record, so many groups at once are cheaper than one by one.
-    pub(crate) fn remove_groups(&self, groups: &[u128]) {
+    pub(crate) fn remove_groups(&self, groups: &Groups) {
         let mut gone: Vec<u64> = groups.iter().map(|group| group_bits(*group)).collect();
         gone.sort_unstable();
         self.remove_all(|key, _| gone.binary_search(&(key >> 32)).is_ok());
@@ -270,7 +273,7 @@ mod tests {
     enum Step {
         Publish(u128, u32, u32),
         Remove(u128, u32),
-        RemoveGroups(Vec<u128>),
+        RemoveGroups(Groups),
         RemoveZone(u32),
     }
 
@@ -278,7 +281,7 @@ mod tests {
         prop_oneof![
             8 => (0u128..4, 0u32..8, 0u32..3).prop_map(|(group, item, zone)| Step::Publish(group, item, zone)),
             2 => (0u128..4, 0u32..8).prop_map(|(group, item)| Step::Remove(group, item)),
-            1 => prop::collection::vec(0u128..4, 0..3).prop_map(Step::RemoveGroups),
+            1 => prop::collection::vec(0u128..4, 0..3).prop_map(|groups| Step::RemoveGroups(groups.into_iter().collect())),
             1 => (0u32..3).prop_map(Step::RemoveZone),
         ]
     }

@@ -8,9 +8,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 
-use crate::{Key, admit::QUEUE_BYTES, ttl::Deadline};
+use crate::{Key, admit::QUEUE_BYTES, key::Groups, ttl::Deadline};
 
-/// Removals remembered while the file is being indexed. Beyond it indexing ends early.
+/// Removals remembered while the file is being indexed. Beyond it what is left of the file is not indexed.
 const STRUCK_MAX: usize = 1 << 20;
 
 /// A record on its way to the device.
@@ -50,7 +50,17 @@ enum Phase {
 #[derive(Default)]
 struct Struck {
     keys: FxHashSet<Key>,
-    groups: FxHashSet<u128>,
+    groups: Groups,
+    /// There were more.
+    overflowed: bool,
+}
+
+impl Struck {
+    /// Whether so many more are remembered.
+    fn has_room(&mut self, more: usize) -> bool {
+        self.overflowed |= self.keys.len() + self.groups.len() + more > STRUCK_MAX;
+        !self.overflowed
+    }
 }
 
 /// The queue's state. Held for moments only, never across I/O.
@@ -178,15 +188,19 @@ impl State {
     /// Keeps records of a key that are queued, being written or not indexed yet from being found.
     pub(super) fn strike(&mut self, key: &Key) {
         self.pending.remove(key);
-        if let Some(struck) = &mut self.struck {
+        if let Some(struck) = &mut self.struck
+            && struck.has_room(1)
+        {
             struck.keys.insert(*key);
         }
     }
 
     /// [`State::strike`] for groups.
-    pub(super) fn strike_groups(&mut self, groups: &[u128]) {
+    pub(super) fn strike_groups(&mut self, groups: &Groups) {
         self.pending.retain(|key, _| !groups.contains(&key.group));
-        if let Some(struck) = &mut self.struck {
+        if let Some(struck) = &mut self.struck
+            && struck.has_room(groups.len())
+        {
             struck.groups.extend(groups);
         }
     }
@@ -205,10 +219,9 @@ impl State {
         self.struck.as_ref().is_none_or(|struck| !struck.keys.contains(key) && !struck.groups.contains(&key.group))
     }
 
-    /// Whether indexing is to end early: the cache is closed, or too much was removed to be remembered.
-    pub(super) fn indexing_is_over(&self) -> bool {
-        let struck = self.struck.as_ref().map_or(0, |struck| struck.keys.len() + struck.groups.len());
-        self.phase != Phase::Open || struck > STRUCK_MAX
+    /// Whether all is known that must not be indexed: not too much was removed to be remembered.
+    pub(super) fn may_index(&self) -> bool {
+        self.struck.as_ref().is_none_or(|struck| !struck.overflowed)
     }
 
     /// A receiver if something is queued or being written.

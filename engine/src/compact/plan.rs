@@ -59,8 +59,7 @@ pub(crate) enum Kind {
 /// The next step, if one is due.
 pub(crate) fn next(manifest: &Manifest, floor: CommitSeq, limits: &Limits) -> Option<Plan> {
     dropped(manifest, floor)
-        .or_else(|| fresh(manifest, limits))
-        .or_else(|| oversized(manifest, limits))
+        .or_else(|| merge(manifest, limits))
         .or_else(|| swept(manifest, floor))
         .or_else(|| tombstones(manifest, floor))
 }
@@ -95,6 +94,17 @@ fn dropped(manifest: &Manifest, floor: CommitSeq) -> Option<Plan> {
     };
     let inputs: BTreeSet<_> = manifest.objects().filter(hidden).map(|object| object.id).collect();
     (!inputs.is_empty()).then_some(Plan { kind: Kind::Drop, inputs, level: 0, reason: "range deleted" })
+}
+
+/// The fresh runs or a level, whichever is further beyond its bound (the scores of LevelDB): however fast runs come, what
+/// they are merged into stays small.
+fn merge(manifest: &Manifest, limits: &Limits) -> Option<Plan> {
+    let runs = manifest.fresh.len() as f64 / limits.fresh_runs.max(1) as f64;
+    let level = oversized(manifest, limits);
+    match fresh(manifest, limits) {
+        Some(fresh) if fresh.kind == Kind::Move || level.as_ref().is_none_or(|(_, over)| *over <= runs) => Some(fresh),
+        fresh => level.map(|(plan, _)| plan).or(fresh),
+    }
 }
 
 /// Merges the fresh runs into the first level when there are too many, or when they are much of the data or dense with
@@ -132,8 +142,8 @@ fn fresh(manifest: &Manifest, limits: &Limits) -> Option<Plan> {
     Some(Plan { kind: Kind::Rewrite, inputs, level: 0, reason })
 }
 
-/// Pushes one object of a level that is over its bound into the next.
-fn oversized(manifest: &Manifest, limits: &Limits) -> Option<Plan> {
+/// Pushes one object of the level that is furthest over its bound into the next; also how many times its bound it has.
+fn oversized(manifest: &Manifest, limits: &Limits) -> Option<(Plan, f64)> {
     let last = manifest.levels.iter().rposition(|level| !level.is_empty())?;
     let last_bytes = manifest.levels.get(last).map_or(0, bytes);
     let power = |base: u64, levels: usize| base.saturating_pow(u32::try_from(levels).unwrap_or(u32::MAX));
@@ -141,8 +151,12 @@ fn oversized(manifest: &Manifest, limits: &Limits) -> Option<Plan> {
         true => limits.last_level_bytes.saturating_mul(power(FANOUT, last)),
         false => (last_bytes / power(SHARE, last - slot)).max(limits.level_bytes_min),
     };
-    let slot = (0..=last).find(|slot| manifest.levels.get(*slot).map_or(0, bytes) > bound(*slot))?;
-    push_down(manifest, slot)
+    let over = |slot: usize| manifest.levels.get(slot).map_or(0, bytes) as f64 / bound(slot).max(1) as f64;
+    let (slot, over) = (0..=last).map(|slot| (slot, over(slot))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+    if over <= 1.0 {
+        return None;
+    }
+    push_down(manifest, slot).map(|plan| (plan, over))
 }
 
 /// The object whose move costs least for what it frees.

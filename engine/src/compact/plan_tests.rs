@@ -55,6 +55,20 @@ fn a_level_over_its_size_pushes_its_cheapest_object_down() {
     assert_eq!((plan.kind, ids(&plan), plan.level), (Kind::Move, vec![3], 1));
 }
 
+/// Else runs that come fast would be merged into an ever larger level, which costs ever more.
+#[test]
+fn what_is_furthest_beyond_its_bound_comes_first() {
+    let level: RunMeta = (0..11).map(|n| object(n, n as u8 * 10, n as u8 * 10 + 9)).collect();
+    let fresh = |runs: u128| (0..runs).map(|n| vec![object(100 + n, 0, 200)]).collect();
+    // The level is at 1.1 times its bound, two fresh runs at 1.
+    let mut manifest = Manifest { fresh: fresh(2), levels: vec![level], ..Manifest::default() };
+    let plan = next(&manifest, CommitSeq(0), &LIMITS).unwrap();
+    assert_eq!((plan.level, plan.inputs.len(), plan.reason), (1, 1, "level size"));
+    manifest.fresh = fresh(3);
+    let plan = next(&manifest, CommitSeq(0), &LIMITS).unwrap();
+    assert_eq!((plan.level, plan.inputs.len(), plan.reason), (0, 14, "fresh runs"));
+}
+
 #[test]
 fn a_range_delete_drops_whole_objects_without_reading_them() {
     let manifest = Manifest {

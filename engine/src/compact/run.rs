@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{
     plan::Plan,
-    rest::{Rest, Shift},
+    rest::Shift,
+    work::{Step, Work},
 };
 use crate::{
     cursor::{RunCursor, Stored},
@@ -33,8 +34,27 @@ pub(crate) async fn rewrite(
     term: u64,
     version: &Version,
     plan: &Plan,
+    bounds: (CommitSeq, CommitSeq),
+    work: &Work,
+) -> Result<Vec<Arc<Table>>> {
+    let inputs = version.manifest().objects().filter(|object| plan.inputs.contains(&object.id));
+    let step = work.begin(plan.inputs.clone(), inputs.map(|object| object.entries).sum());
+    let shift = Shift::new(&work.rest, &**io.store.clock());
+    let rewritten = merge(io, shape, term, version, plan, bounds, (&step, shift)).await;
+    if rewritten.is_err() {
+        work.give_up();
+    }
+    rewritten
+}
+
+async fn merge(
+    io: &Arc<TableIo>,
+    shape: &Shape,
+    term: u64,
+    version: &Version,
+    plan: &Plan,
     (floor, swept): (CommitSeq, CommitSeq),
-    rest: &Rest,
+    (step, mut shift): (&Step, Shift<'_>),
 ) -> Result<Vec<Arc<Table>>> {
     let manifest = version.manifest();
     let stays = |level: usize| {
@@ -54,7 +74,6 @@ pub(crate) async fn rewrite(
     let writer = RunWriter::new(io.clone(), shape.clone(), Cause::Compaction, term, swept);
     let mut writer = writer.with_fences(fences);
     let mut retain = Retain::new(floor);
-    let mut shift = Shift::new(rest, &**io.store.clock());
     for count in 0usize.. {
         let order = |a: &RunCursor, b: &RunCursor| a.key().cmp(b.key()).then(b.seq().cmp(&a.seq()));
         let first = (0..sources.len()).min_by(|a, b| order(&sources[*a], &sources[*b]));
@@ -75,6 +94,7 @@ pub(crate) async fn rewrite(
             sources.retain(|source| !source.is_finished());
         }
         if count % ENTRIES_PER_SLICE == ENTRIES_PER_SLICE - 1 {
+            step.merged(ENTRIES_PER_SLICE as u64);
             shift.slice().await;
         }
     }

@@ -63,13 +63,22 @@ impl Table {
     /// Verified pages, each from wherever it is, in the order asked for. What no cache has of them comes in one request for
     /// each run of neighbours.
     pub(crate) async fn pages(self: &Arc<Self>, tail: &Arc<Tail>, pages: &[u32]) -> Vec<Result<Bytes>> {
-        let holds = |page: &u32| self.io.cache.holds(&self.cache_key(*page));
-        let mut missing: Vec<u32> = pages.iter().copied().filter(|page| !holds(page)).collect();
+        let (cache, key) = (&self.io.cache, |page: u32| self.cache_key(page));
+        // Taken at once: until the others are here they may have gone, and each would come alone.
+        let in_ram: Vec<Option<Bytes>> = pages.iter().map(|page| cache.peek(&key(*page))).collect();
+        let absent = pages.iter().zip(&in_ram).filter(|(page, here)| here.is_none() && !cache.holds(&key(**page)));
+        let mut missing: Vec<u32> = absent.map(|(page, _)| *page).collect();
         missing.sort_unstable();
         let len = |page| tail.page(page).map_or(0, |at| u64::from(at.len));
         // Held until the pages are here.
         let _runs: Vec<_> = neighbours(&missing, len).into_iter().map(|run| self.run(tail, run)).collect();
-        join_all(pages.iter().map(|page| self.page(*page))).await
+        let each = pages.iter().zip(in_ram).map(|(page, here)| async move {
+            match here {
+                Some(bytes) => Ok(bytes),
+                None => self.page(*page).await,
+            }
+        });
+        join_all(each).await
     }
 
     fn run(self: &Arc<Self>, tail: &Arc<Tail>, pages: Range<u32>) -> Arc<Run> {

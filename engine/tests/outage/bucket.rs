@@ -28,6 +28,8 @@ pub enum Mood {
     RefusesManifests,
     /// Putting a manifest panics.
     Panics,
+    /// Parts of objects are not what was put.
+    Rots,
 }
 
 /// A bucket in RAM with a mood. Only what flushes and compactions write feels it.
@@ -96,7 +98,12 @@ impl Bucket for TestBucket {
             }
             let objects = self.objects.lock().unwrap();
             let (body, _) = objects.get(key).ok_or(Failure::NotFound)?;
-            let bytes = range.map_or(body.clone(), |range| body.slice(range.start as usize..range.end as usize));
+            let rots = *self.mood.borrow() == Mood::Rots && key.contains("/obj/");
+            let bytes = match range {
+                Some(range) if rots => vec![0; (range.end - range.start) as usize].into(),
+                Some(range) => body.slice(range.start as usize..range.end as usize),
+                None => body.clone(),
+            };
             Ok(Got { bytes, etag: Some(format!("{:08x}", crc32fast::hash(body))) })
         })
     }

@@ -52,6 +52,32 @@ async fn at_the_bound_of_memtables_commits_wait_then_say_why_and_all_drains() {
     assert_eq!(count(&db, &ks).await, rows + 1);
 }
 
+/// Reads would look into ever more runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_refused_while_compaction_fails_and_are_told_why() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::new(Mood::Rots));
+    let (db, ks) = open(options(&dir, &bucket)).await;
+    let mut written = 0;
+    let why = loop {
+        // Keys from all over: runs that don't overlap would be merged without a read.
+        let (key, round) = (written * 37 % 50, written / 50);
+        match db.put(&ks, format!("{key:02}"), vec![round as u8; 16_000]).await {
+            Ok(()) => written += 1,
+            Err(Error::Retry(why)) => break why,
+            Err(error) => panic!("row {written}: {error}"),
+        }
+    };
+    assert!(why.contains("40 flushed runs wait for compaction; the last compaction failed: "), "{why}");
+    assert!(why.contains("/obj/"), "no object is named: {why}");
+    let troubles = db.troubles();
+    assert!(troubles.compaction.is_some_and(|compaction| why.contains(&compaction)), "{why}");
+    assert_eq!(troubles.commits_refused.as_ref(), Some(&why));
+    bucket.set(Mood::Works);
+    put_at_last(&db, &ks, "back").await;
+    assert_eq!(db.troubles().compaction, None);
+    assert_eq!(count(&db, &ks).await, 51);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_commit_goes_on_when_the_store_is_back() {
     let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::new(Mood::Stalls));
