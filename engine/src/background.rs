@@ -4,7 +4,10 @@
 //! tasks make drafts, one at a time turns a draft into an edit: whoever comes second rebases (rule 1).
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,6 +46,8 @@ pub struct Background {
     wal: Wal,
     node: u64,
     members: Arc<Members>,
+    /// A flush is under way.
+    flushing: AtomicBool,
     /// Held from a draft's base check to its edit's apply.
     editor: tokio::sync::Mutex<()>,
 }
@@ -50,7 +55,7 @@ pub struct Background {
 impl Background {
     /// Work on this database.
     pub fn new(inner: Arc<Inner>, wal: Wal, node: u64, members: Arc<Members>) -> Self {
-        Self { inner, wal, node, members, editor: tokio::sync::Mutex::new(()) }
+        Self { inner, wal, node, members, flushing: AtomicBool::new(false), editor: tokio::sync::Mutex::new(()) }
     }
 
     /// Measures pressure for as long as the database is open.
@@ -62,12 +67,21 @@ impl Background {
             // Woken by each freeze and flush: between two of them there may be no commit.
             let now = inner.clock.now();
             if now.saturating_sub(looked) >= TICK {
-                inner.tree.work().rest.set(commits > last, self.runs(&inner.read_state()).used());
+                self.set_rests(commits > last);
                 (last, looked) = (commits, now);
             }
             inner.spending.tick(now, || inner.tree.store().requests(), commits);
             let _ = tokio::time::timeout(TICK, self.inner.measure.notified()).await;
         }
+    }
+
+    /// Tells background work how much to rest. `busy`: commits come.
+    fn set_rests(&self, busy: bool) {
+        let (inner, status) = (&self.inner, self.wal.status());
+        let (work, load) = (inner.tree.work(), self.load(&status));
+        work.rest.set(busy, load.runs.used(), self.flushing.load(Ordering::Relaxed));
+        let (_, used) = load.shortest(self.others_runway(&status));
+        work.flush_rest.set(busy && !inner.is_flush_waited_for(), used, true);
     }
 
     /// Freezes for as long as the database is open, also while a flush is under way.
@@ -107,7 +121,10 @@ impl Background {
                 let _ = tokio::time::timeout(TICK, self.inner.frozen.notified()).await;
                 continue;
             }
-            match self.flush_all(&frozen).await {
+            self.flushing.store(true, Ordering::Relaxed);
+            let flushed = self.flush_all(&frozen).await;
+            self.flushing.store(false, Ordering::Relaxed);
+            match flushed {
                 Ok(()) => {
                     backoff = Backoff::default();
                     self.inner.flush_failure.send_if_modified(|failure| failure.take().is_some());
@@ -250,7 +267,7 @@ impl Background {
         // One that is not full was frozen for its share of the log.
         let full = inner.options.memtable_bytes as u64;
         frozen.iter().map(|frozen| frozen.size().max(full)).sum::<u64>() >= inner.options.flush_bytes()
-            || inner.flush_wanted.load(Ordering::Acquire) > *inner.flushed.borrow()
+            || inner.is_flush_waited_for()
             || in_ram >= FROZEN_MAX
             || frozen.len() >= TOGETHER_MAX
             || self.load(&status).is_crowded(self.others_runway(&status))
@@ -352,8 +369,7 @@ impl Background {
         *inner.runway.lock() = Some(load.runway());
         inner.pace.lock().note(inner.clock.now(), status.written);
         let (shortest, used) = load.shortest(self.others_runway(&status));
-        let waited_for = inner.flush_wanted.load(Ordering::Acquire) > *inner.flushed.borrow();
-        inner.tree.store().set_urgent(used >= URGENT || waited_for);
+        inner.tree.store().set_urgent(used >= URGENT || inner.is_flush_waited_for());
         inner.set_pressure(pressure(used), || {
             let failing = inner.spill.failure().map(|error| error.to_string());
             let what = load.why(shortest, failing.as_deref());

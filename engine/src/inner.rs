@@ -444,6 +444,10 @@ impl Inner {
         Ok(())
     }
 
+    pub fn is_flush_waited_for(&self) -> bool {
+        self.flush_wanted.load(Ordering::Acquire) > *self.flushed.borrow()
+    }
+
     /// The next failure of a flush.
     pub async fn flush_fails(&self) -> Error {
         let mut failure = self.flush_failure.subscribe();

@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    compact::{self, plan::Kind},
+    compact::{self, plan::Kind, rest::Shift},
     error::{Error, Result},
     flush,
     gc::Graveyard,
@@ -28,7 +28,7 @@ use crate::{
     store::{Cause, Store, owner::Owner},
     table::{Orphans, Table, TableIo, Tails, object_name},
     types::{CommitSeq, RangeDelete},
-    writer::Shape,
+    writer::{RunWriter, Shape},
 };
 use stored::find_manifest;
 pub(crate) use stored::{fetch_manifest, manifest_key, read_manifest};
@@ -294,9 +294,9 @@ impl Tree {
         }
         let swept = input.floor.min(CommitSeq::end_of(input.up_to.index));
         let ranges: Vec<_> = base.range_deletes.iter().chain(&input.range_deletes).cloned().collect();
-        let bounds = (input.floor, swept);
-        let shape = self.shape();
-        let write = flush::run::write(&self.0.io, &shape, input.term, input.sources, &ranges, base, bounds);
+        let writer = RunWriter::new(self.0.io.clone(), self.shape(), Cause::Flush, input.term, swept);
+        let shift = Shift::new(&self.0.work.flush_rest, &**self.store().clock());
+        let write = flush::run::write(writer, input.sources, &ranges, base, input.floor, shift);
         let change = Change::Flush {
             run: write.await?,
             range_deletes: input.range_deletes,

@@ -1,4 +1,5 @@
-//! How much a compaction rests while commits come, so that it takes no more of the machine than its backlog asks for.
+//! How much compactions and flushes rest while commits come, so that they take no more of the machine than their backlog
+//! asks for, and as evenly as can be.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -9,18 +10,22 @@ use crate::clock::Clock;
 
 /// Rest while nothing waits, in percent of the time worked.
 const MOST: f64 = 150.0;
+/// How many times as long work rests that may come together with other work of the kind: two that don't give way to each
+/// other leave commits less than half of what they had.
+const BOTH: f64 = 3.0;
 /// Shorter rests are saved up: a timer is not finer.
 const LEAST: Duration = Duration::from_millis(5);
 
-/// How much compactions rest now. They don't until they are told to.
+/// How much one kind of work rests now. It does not until it is told to.
 #[derive(Debug, Default)]
 pub(crate) struct Rest(AtomicU32);
 
 impl Rest {
-    /// `busy`: commits come. `waiting`: the share of the bound of flushed runs that is used. From a half on, where commits are
-    /// slowed down, compaction has the right of way.
-    pub(crate) fn set(&self, busy: bool, waiting: f64) {
-        let percent = if busy { MOST * (1.0 - 2.0 * waiting).clamp(0.0, 1.0) } else { 0.0 };
+    /// `busy`: commits come. `waiting`: the share of its bound that waits for this work. From a half on, where commits are
+    /// slowed down, the work has the right of way. `beside`: other work of the kind may be under way.
+    pub(crate) fn set(&self, busy: bool, waiting: f64, beside: bool) {
+        let most = if beside { MOST * BOTH } else { MOST };
+        let percent = if busy { most * (1.0 - 2.0 * waiting).clamp(0.0, 1.0) } else { 0.0 };
         self.0.store(percent as u32, Relaxed);
     }
 
@@ -29,7 +34,7 @@ impl Rest {
     }
 }
 
-/// A compaction at work.
+/// A compaction or flush at work.
 pub(crate) struct Shift<'a> {
     rest: &'a Rest,
     clock: &'a dyn Clock,
@@ -60,12 +65,15 @@ mod tests {
     fn the_longer_the_backlog_the_shorter_the_rest() {
         let after = |busy, waiting| {
             let rest = Rest::default();
-            rest.set(busy, waiting);
+            rest.set(busy, waiting, false);
             rest.after(Duration::from_millis(100)).as_millis()
         };
         assert_eq!([after(true, 0.0), after(true, 0.25), after(true, 0.5), after(true, 0.9)], [150, 75, 0, 0]);
         assert_eq!(after(false, 0.0), 0, "nobody is in its way");
         assert_eq!(Rest::default().after(Duration::from_secs(1)), Duration::ZERO);
+        let beside = Rest::default();
+        beside.set(true, 0.25, true);
+        assert_eq!(beside.after(Duration::from_millis(100)).as_millis(), 225);
     }
 
     #[derive(Debug, Default)]
@@ -85,7 +93,7 @@ mod tests {
     #[allow(clippy::disallowed_methods, reason = "tokio's own clock says how long a rest was")]
     async fn rests_are_saved_up_and_taken() {
         let (rest, clock, begin) = (Rest::default(), Moved::default(), tokio::time::Instant::now());
-        rest.set(true, 0.0);
+        rest.set(true, 0.0, false);
         let mut shift = Shift::new(&rest, &clock);
         for _ in 0..7 {
             clock.0.fetch_add(1, Relaxed);

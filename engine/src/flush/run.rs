@@ -7,14 +7,14 @@ use super::{
     source::{Merged, Source},
 };
 use crate::{
+    compact::rest::Shift,
     cursor::Stored,
     error::Result,
     format::manifest::Manifest,
     ranges::Ranges,
-    store::Cause,
-    table::{Table, TableIo},
+    table::Table,
     types::{CommitSeq, Op, RangeDelete},
-    writer::{Content, Heat, RunWriter, Shape},
+    writer::{Content, Heat, RunWriter},
 };
 
 /// Entries between two yields to the other tasks of the runtime.
@@ -22,16 +22,14 @@ const ENTRIES_PER_SLICE: usize = 256;
 
 /// Merges the sources and writes what a reader at or above `floor` may see.
 pub(crate) async fn write(
-    io: &Arc<TableIo>,
-    shape: &Shape,
-    term: u64,
+    mut writer: RunWriter,
     sources: Vec<Source>,
     range_deletes: &[RangeDelete],
     base: &Manifest,
-    (floor, swept): (CommitSeq, CommitSeq),
+    floor: CommitSeq,
+    mut shift: Shift<'_>,
 ) -> Result<Vec<Arc<Table>>> {
     let ranges = Ranges::new(range_deletes);
-    let mut writer = RunWriter::new(io.clone(), shape.clone(), Cause::Flush, term, swept);
     let mut retain = Retain::new(floor);
     let mut merged = Merged::new(sources);
     let mut count = 0;
@@ -47,7 +45,7 @@ pub(crate) async fn write(
         }
         count += 1;
         if count % ENTRIES_PER_SLICE == 0 {
-            tokio::task::yield_now().await;
+            shift.slice().await;
         }
     }
     writer.finish().await
