@@ -32,7 +32,8 @@ const TICK: Duration = Duration::from_millis(100);
 const WAITING_MAX: usize = 512;
 /// Frozen memtables that are flushed whatever their size: reads look into each.
 const TOGETHER_MAX: usize = 64;
-/// Flushed runs that may wait for compaction: reads look into each.
+/// Flushed runs that may wait for compaction, and half of those that there may be with the ones in hand: reads look into
+/// each.
 const RUNS_MAX: u64 = 40;
 /// Spilled memtables that double the bytes at which the next one is frozen, for the same reason.
 const SPILLED_PER_DOUBLING: usize = 32;
@@ -411,7 +412,8 @@ impl Background {
 
     /// The flushed runs that wait for compaction, in parts of a run.
     fn runs(&self, state: &ReadState) -> Part {
-        let waiting = self.inner.tree.work().waiting_runs(state.version.manifest());
+        let manifest = state.version.manifest();
+        let waiting = self.inner.tree.work().waiting_runs(manifest).max(manifest.fresh.len() as f64 / 2.0);
         Part { taken: (waiting * PARTS_OF_RUN as f64) as u64, bound: RUNS_MAX * PARTS_OF_RUN }
     }
 }

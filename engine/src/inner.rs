@@ -444,6 +444,7 @@ impl Inner {
         Ok(())
     }
 
+    /// Someone waits for a flush.
     pub fn is_flush_waited_for(&self) -> bool {
         self.flush_wanted.load(Ordering::Acquire) > *self.flushed.borrow()
     }
