@@ -164,7 +164,9 @@ impl Cluster {
 
     /// Gives a node that does not run another port for its peers.
     pub fn move_to_another_port(&mut self, id: u64) {
-        self.raft.insert(id, ports::free(1)[0]);
+        let port = ports::free(1)[0];
+        let before = self.raft.insert(id, port);
+        assert_ne!(before, Some(port), "another one");
     }
 
     /// The address of a node for its peers.

@@ -30,7 +30,7 @@ use super::{
     peer::{Answerer, Network},
     read::{self, Reads},
     store::Store,
-    types::{Data, Reply, TypeConfig, from_raft, vote},
+    types::{Data, Reply, TypeConfig, from_raft, to_peer, vote},
 };
 use crate::{
     Error, Leadership, Log, LogId, LogState, Machine, NodeId, Result, WalOptions,
@@ -84,7 +84,7 @@ impl Node {
         // Before Raft starts: it replays, and what the machine asks for meanwhile must be heard.
         let asked = progress.watch_purge();
         let reports = options.reports.clone();
-        let net = Network { cluster: options.log.cluster, node: options.node, transport: transport.clone(), reports };
+        let net = Network::new(options.log.cluster, options.node, transport.clone(), reports);
         let config = Arc::new(config(&options)?);
         let raft = Raft::new(options.node, config, net.clone(), store, machine).await.map_err(|fatal| {
             health.check().err().unwrap_or_else(|| Error::Failed { cause: fatal.to_string().into() })
@@ -95,7 +95,7 @@ impl Node {
         let (leadership_tx, leadership) = watch::channel(Leadership::default());
         let watched = Watched { id: options.node, raft: raft.clone(), quorum_within: options.timing.election_max };
         tokio::spawn(watched.leadership(health.clone(), progress.clone(), leadership_tx));
-        tokio::spawn(watch_members(options.node, raft.clone(), pace));
+        tokio::spawn(watch_members(options.node, raft.clone(), pace, net.clone()));
         tokio::spawn(purge(raft.clone(), asked));
         let runtime = Handle::current();
         let node = Self { id: options.node, raft, log, health, progress, leadership, net, reads, runtime };
@@ -170,7 +170,7 @@ impl Node {
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let voters: Vec<_> = membership.voter_ids().collect();
-        membership.nodes().map(|(id, node)| (super::types::to_peer(*id, node), voters.contains(id))).collect()
+        membership.nodes().map(|(id, node)| (to_peer(*id, node), voters.contains(id))).collect()
     }
 
     /// Runs `call` on the node's own runtime, so that the caller's needs no timers.
@@ -285,7 +285,7 @@ impl Node {
 fn address(raft: &Raft<TypeConfig, StateMachine>, id: NodeId) -> Option<Peer> {
     let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
-    metrics.membership_config.membership().get_node(&id).map(|node| super::types::to_peer(id, node))
+    metrics.membership_config.membership().get_node(&id).map(|node| to_peer(id, node))
 }
 
 type Written =
@@ -417,12 +417,13 @@ impl Watched {
     }
 }
 
-/// Tells the pace whether anyone else waits for what this node appends.
-async fn watch_members(id: NodeId, raft: Raft<TypeConfig, StateMachine>, pace: Arc<Pace>) {
+/// Tells the pace whether anyone else waits for what this node appends, and the network who has moved.
+async fn watch_members(id: NodeId, raft: Raft<TypeConfig, StateMachine>, pace: Arc<Pace>, net: Network) {
     let mut server = raft.server_metrics();
     loop {
-        let alone = server.borrow_and_update().membership_config.membership().nodes().all(|(member, _)| *member == id);
-        pace.alone(alone);
+        let members = server.borrow_and_update().membership_config.clone();
+        pace.alone(members.membership().nodes().all(|(member, _)| *member == id));
+        net.know(members.membership().nodes().map(|(member, node)| to_peer(*member, node)));
         if server.changed().await.is_err() {
             return;
         }

@@ -1,6 +1,6 @@
 //! openraft's network, over [`Transport`]: requests go out as frames, frames that arrive are answered.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use openraft::{AnyError, RPCTypes};
@@ -13,6 +13,7 @@ use openraft::{
         VoteRequest, VoteResponse,
     },
 };
+use parking_lot::Mutex;
 
 use super::{
     machine::StateMachine,
@@ -32,9 +33,26 @@ pub(crate) struct Network {
     pub(crate) node: NodeId,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) reports: Arc<dyn Reports>,
+    /// Where members are by the newest membership: openraft keeps the client of a member that moves.
+    addresses: Arc<Mutex<BTreeMap<NodeId, String>>>,
 }
 
 impl Network {
+    pub(crate) fn new(cluster: u128, node: NodeId, transport: Arc<dyn Transport>, reports: Arc<dyn Reports>) -> Self {
+        Self { cluster, node, transport, reports, addresses: Arc::default() }
+    }
+
+    /// The members are these now.
+    pub(crate) fn know(&self, members: impl Iterator<Item = Peer>) {
+        *self.addresses.lock() = members.map(|peer| (peer.id, peer.addr)).collect();
+    }
+
+    /// The peer, where it is now.
+    fn now(&self, peer: &Peer) -> Peer {
+        let addr = self.addresses.lock().get(&peer.id).cloned();
+        Peer { id: peer.id, addr: addr.unwrap_or_else(|| peer.addr.clone()) }
+    }
+
     /// One call to a peer, whatever it is about. Both sides' reports travel with it.
     pub(crate) async fn ask(&self, peer: &Peer, message: Message, timeout: Duration) -> Result<Message, AskError> {
         let frame = Frame { cluster: self.cluster, from: self.node, report: self.reports.report(), message };
@@ -86,7 +104,7 @@ impl Client {
         answer: impl FnOnce(Message) -> Option<T>,
     ) -> Rpc<T> {
         let bad = |what: String| RPCError::Network(NetworkError::new(&AnyError::error(what)));
-        let message = self.net.ask(&self.peer, message, timeout).await.map_err(|e| match e {
+        let message = self.net.ask(&self.net.now(&self.peer), message, timeout).await.map_err(|e| match e {
             AskError::Transport(e @ TransportError::Unreachable(..)) => RPCError::Unreachable(Unreachable::new(&e)),
             AskError::Transport(TransportError::Timeout(..)) => {
                 RPCError::Timeout(Timeout { action, id: self.net.node, target: self.peer.id, timeout })
