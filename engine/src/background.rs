@@ -63,12 +63,12 @@ impl Background {
     pub async fn watch(self: Arc<Self>) {
         let (mut last, mut looked) = (0, self.inner.clock.now());
         while self.inner.check().is_ok() {
-            self.measure();
+            let (load, used) = self.measure();
             let (inner, commits) = (&self.inner, self.inner.counters.commits.load(Ordering::Relaxed));
             // Woken by each freeze and flush: between two of them there may be no commit.
             let now = inner.clock.now();
             if now.saturating_sub(looked) >= TICK {
-                self.set_rests(commits > last);
+                self.set_rests(commits > last, &load, used);
                 (last, looked) = (commits, now);
             }
             inner.spending.tick(now, || inner.tree.store().requests(), commits);
@@ -76,12 +76,10 @@ impl Background {
         }
     }
 
-    /// Tells background work how much to rest. `busy`: commits come.
-    fn set_rests(&self, busy: bool) {
-        let (inner, status) = (&self.inner, self.wal.status());
-        let (work, load) = (inner.tree.work(), self.load(&status));
+    /// Tells background work how much to rest. `busy`: commits come; the others are of [`Self::measure`].
+    fn set_rests(&self, busy: bool, load: &Load, used: f64) {
+        let (inner, work) = (&self.inner, self.inner.tree.work());
         work.rest.set(busy, load.runs.used(), self.flushing.load(Ordering::Relaxed));
-        let (_, used) = load.shortest(self.others_runway(&status));
         work.flush_rest.set(busy && !inner.is_flush_waited_for(), used, true);
     }
 
@@ -363,8 +361,9 @@ impl Background {
         }
     }
 
-    /// Sets the pressure from what waits for the store and from what logs have left, here and on the other voters.
-    fn measure(&self) {
+    /// Sets the pressure from what waits for the store and from what logs have left, here and on the other voters. Answers
+    /// what this node holds, and how much is used of what is shortest.
+    fn measure(&self) -> (Load, f64) {
         let (inner, status) = (&self.inner, self.wal.status());
         let load = self.load(&status);
         *inner.runway.lock() = Some(load.runway());
@@ -383,6 +382,7 @@ impl Background {
                 None => format!("{what}; a {work} is under way"),
             }
         });
+        (load, used)
     }
 
     /// The runway of the other voters that decides, if this node leads.

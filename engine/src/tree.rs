@@ -268,7 +268,7 @@ impl Tree {
         &self.0
     }
 
-    /// The compaction under way.
+    /// The flush and the compaction under way.
     pub(crate) fn work(&self) -> &compact::work::Work {
         &self.0.work
     }

@@ -15,6 +15,7 @@ use holdfast_cache::{
     device::{Direction, Transfer},
 };
 use parking_lot::Mutex;
+use tempfile::TempDir;
 
 use crate::{
     PAGE, SMALLEST,
@@ -78,16 +79,20 @@ impl Unindexed {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cache_serves_before_its_file_is_indexed() {
+/// The folder of a closed cache that has 300 pages.
+async fn filled() -> TempDir {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let cache = open(folder.path(), Backend::Auto);
     for item in 0..300 {
         cache.insert(key(item), page(key(item), PAGE), Place::Nvme);
     }
     cache.close().await;
-    drop(cache);
+    folder
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_serves_before_its_file_is_indexed() {
+    let folder = filled().await;
     let held = Unindexed::open(folder.path());
     let cache = &held.cache;
     let origin = TestOrigin::new(PAGE);
@@ -113,14 +118,7 @@ async fn a_cache_serves_before_its_file_is_indexed() {
 /// What a start can't index, since it does not know what of it went, is still older than all that it writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_removals_than_are_remembered_bring_nothing_old_back() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let cache = open(folder.path(), Backend::Auto);
-    for item in 0..300 {
-        cache.insert(key(item), page(key(item), PAGE), Place::Nvme);
-    }
-    cache.close().await;
-    drop(cache);
-
+    let folder = filled().await;
     let held = Unindexed::open(folder.path());
     let others: Vec<u128> = (1000..1000 + (1 << 20) + 1).collect();
     held.cache.remove_groups(&others);

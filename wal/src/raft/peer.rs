@@ -54,12 +54,13 @@ impl Network {
     }
 
     /// One call to a peer, whatever it is about. Both sides' reports travel with it.
-    pub(crate) async fn ask(&self, peer: &Peer, message: Message, timeout: Duration) -> Result<Message, AskError> {
+    pub(crate) async fn ask(&self, peer: Peer, message: Message, timeout: Duration) -> Result<Message, AskError> {
         let frame = Frame { cluster: self.cluster, from: self.node, report: self.reports.report(), message };
-        let answer = self.transport.call(peer.clone(), frame.encode(), timeout).await?;
-        let frame = Frame::decode(answer).map_err(|e| AskError::Bad(format!("answer of node {}: {e}", peer.id)))?;
-        if frame.cluster != self.cluster || frame.from != peer.id {
-            return Err(AskError::Bad(format!("the answer is of node {}, not {}", frame.from, peer.id)));
+        let id = peer.id;
+        let answer = self.transport.call(peer, frame.encode(), timeout).await?;
+        let frame = Frame::decode(answer).map_err(|e| AskError::Bad(format!("answer of node {id}: {e}")))?;
+        if frame.cluster != self.cluster || frame.from != id {
+            return Err(AskError::Bad(format!("the answer is of node {}, not {id}", frame.from)));
         }
         self.reports.heard(frame.from, frame.report);
         Ok(frame.message)
@@ -104,7 +105,7 @@ impl Client {
         answer: impl FnOnce(Message) -> Option<T>,
     ) -> Rpc<T> {
         let bad = |what: String| RPCError::Network(NetworkError::new(&AnyError::error(what)));
-        let message = self.net.ask(&self.net.now(&self.peer), message, timeout).await.map_err(|e| match e {
+        let message = self.net.ask(self.net.now(&self.peer), message, timeout).await.map_err(|e| match e {
             AskError::Transport(e @ TransportError::Unreachable(..)) => RPCError::Unreachable(Unreachable::new(&e)),
             AskError::Transport(TransportError::Timeout(..)) => {
                 RPCError::Timeout(Timeout { action, id: self.net.node, target: self.peer.id, timeout })

@@ -101,7 +101,7 @@ pub(crate) async fn find(
 }
 
 async fn ask(net: &Network, leader: Option<Peer>, why: &mut String) -> Option<ReadIndexAnswer> {
-    match net.ask(&leader?, Message::ReadIndex, PATIENCE).await {
+    match net.ask(leader?, Message::ReadIndex, PATIENCE).await {
         Ok(Message::ReadIndexAnswer(answer)) => return Some(answer),
         Ok(_) => *why = "the leader gave an answer of another kind".into(),
         Err(e) => *why = e.to_string(),
