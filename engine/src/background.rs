@@ -4,10 +4,7 @@
 //! tasks make drafts, one at a time turns a draft into an edit: whoever comes second rebases (rule 1).
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -47,8 +44,6 @@ pub struct Background {
     wal: Wal,
     node: u64,
     members: Arc<Members>,
-    /// A flush is under way.
-    flushing: AtomicBool,
     /// Held from a draft's base check to its edit's apply.
     editor: tokio::sync::Mutex<()>,
 }
@@ -56,19 +51,19 @@ pub struct Background {
 impl Background {
     /// Work on this database.
     pub fn new(inner: Arc<Inner>, wal: Wal, node: u64, members: Arc<Members>) -> Self {
-        Self { inner, wal, node, members, flushing: AtomicBool::new(false), editor: tokio::sync::Mutex::new(()) }
+        Self { inner, wal, node, members, editor: tokio::sync::Mutex::new(()) }
     }
 
     /// Measures pressure for as long as the database is open.
     pub async fn watch(self: Arc<Self>) {
         let (mut last, mut looked) = (0, self.inner.clock.now());
         while self.inner.check().is_ok() {
-            let (load, used) = self.measure();
+            let (load, voter) = self.measure();
             let (inner, commits) = (&self.inner, self.inner.counters.commits.load(Ordering::Relaxed));
             // Woken by each freeze and flush: between two of them there may be no commit.
             let now = inner.clock.now();
             if now.saturating_sub(looked) >= TICK {
-                self.set_rests(commits > last, &load, used);
+                self.set_rests(commits > last, &load, voter);
                 (last, looked) = (commits, now);
             }
             inner.spending.tick(now, || inner.tree.store().requests(), commits);
@@ -77,10 +72,10 @@ impl Background {
     }
 
     /// Tells background work how much to rest. `busy`: commits come; the others are of [`Self::measure`].
-    fn set_rests(&self, busy: bool, load: &Load, used: f64) {
+    fn set_rests(&self, busy: bool, load: &Load, voter: Option<(u64, Runway)>) {
         let (inner, work) = (&self.inner, self.inner.tree.work());
-        work.rest.set(busy, load.runs.used(), self.flushing.load(Ordering::Relaxed));
-        work.flush_rest.set(busy && !inner.is_flush_waited_for(), used, true);
+        work.rest.set(busy, load.runs.used());
+        work.flush_rest.set(busy && !inner.is_flush_waited_for(), load.waiting(voter));
     }
 
     /// Freezes for as long as the database is open, also while a flush is under way.
@@ -120,10 +115,7 @@ impl Background {
                 let _ = tokio::time::timeout(TICK, self.inner.frozen.notified()).await;
                 continue;
             }
-            self.flushing.store(true, Ordering::Relaxed);
-            let flushed = self.flush_all(&frozen).await;
-            self.flushing.store(false, Ordering::Relaxed);
-            match flushed {
+            match self.flush_all(&frozen).await {
                 Ok(()) => {
                     backoff = Backoff::default();
                     self.inner.flush_failure.send_if_modified(|failure| failure.take().is_some());
@@ -362,13 +354,14 @@ impl Background {
     }
 
     /// Sets the pressure from what waits for the store and from what logs have left, here and on the other voters. Answers
-    /// what this node holds, and how much is used of what is shortest.
-    fn measure(&self) -> (Load, f64) {
+    /// what this node holds, and the other voters' runway that counts.
+    fn measure(&self) -> (Load, Option<(u64, Runway)>) {
         let (inner, status) = (&self.inner, self.wal.status());
         let load = self.load(&status);
         *inner.runway.lock() = Some(load.runway());
         inner.pace.lock().note(inner.clock.now(), status.written);
-        let (shortest, used) = load.shortest(self.others_runway(&status));
+        let voter = self.others_runway(&status);
+        let (shortest, used) = load.shortest(voter);
         inner.tree.store().set_urgent(used >= URGENT || inner.is_flush_waited_for());
         inner.set_pressure(pressure(used), || {
             let failing = inner.spill.failure().map(|error| error.to_string());
@@ -382,7 +375,7 @@ impl Background {
                 None => format!("{what}; a {work} is under way"),
             }
         });
-        (load, used)
+        (load, voter)
     }
 
     /// The runway of the other voters that decides, if this node leads.

@@ -28,6 +28,8 @@ const ROW_OVERHEAD: usize = 160;
 const ITEMS_CHUNK: usize = 256;
 /// Bytes that a further version of a row costs besides its value.
 const VERSION_OVERHEAD: usize = 48;
+/// From so many rows on it takes milliseconds to free a memtable.
+const ROWS_MANY: usize = 4096;
 /// Versions that trimming a chain may move each time; a longer rest waits until as many can go as stay.
 const TRIM_MOVES: usize = 16;
 
@@ -84,6 +86,19 @@ pub struct Memtable {
 impl Default for Memtable {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Drop for Memtable {
+    /// Whoever lets go last is a reader, the spill or the flush, on a thread that serves commits too: a hundred thousand rows
+    /// would hold those up for a good part of a second.
+    fn drop(&mut self) {
+        let rows = std::mem::take(&mut self.rows);
+        if rows.len() >= ROWS_MANY
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(rows));
+        }
     }
 }
 
@@ -294,6 +309,38 @@ mod tests {
         assert_eq!(table.versions(), 4);
         assert_eq!(table.get(b"hot", CommitSeq(7)).unwrap().0, CommitSeq(7));
         assert_eq!(table.items(CommitSeq(9)).count(), 2);
+    }
+
+    /// A value that tells which thread freed it.
+    struct Tells(tokio::sync::mpsc::UnboundedSender<std::thread::ThreadId>);
+
+    impl AsRef<[u8]> for Tells {
+        fn as_ref(&self) -> &[u8] {
+            b"value"
+        }
+    }
+
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            let _ = self.0.send(std::thread::current().id());
+        }
+    }
+
+    #[tokio::test]
+    async fn many_rows_are_freed_beside_the_runtime() {
+        let (tells, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let table = Memtable::new();
+        for row in 0..ROWS_MANY as u64 {
+            let value = Bytes::from_owner(Tells(tells.clone()));
+            table.insert(Bytes::copy_from_slice(&row.to_be_bytes()), CommitSeq(1), Op::Put(value), CommitSeq(0));
+        }
+        drop((table, tells));
+        let mut freed = 0;
+        while let Some(thread) = told.recv().await {
+            assert_ne!(thread, std::thread::current().id());
+            freed += 1;
+        }
+        assert_eq!(freed, ROWS_MANY);
     }
 
     #[test]

@@ -107,10 +107,15 @@ impl Load {
         own.into_iter().chain(voter).reduce(|a, b| if b.1 > a.1 { b } else { a }).unwrap_or((Shortest::Log, 0.0))
     }
 
-    /// Whether what waits for the store has taken so much of some room that its flush waits for no more to join it.
-    pub(crate) fn is_crowded(&self, voter: Option<(u64, Runway)>) -> bool {
+    /// The share of some room that what waits for the store has taken.
+    pub(crate) fn waiting(&self, voter: Option<(u64, Runway)>) -> f64 {
         let own = [self.ranges.used(), self.rows().used(), self.log().used()];
-        own.into_iter().chain(voter.map(|(_, runway)| runway.used())).any(|used| used >= CROWDED)
+        own.into_iter().chain(voter.map(|(_, runway)| runway.used())).fold(0.0, f64::max)
+    }
+
+    /// Whether that is so much that its flush waits for no more to join it.
+    pub(crate) fn is_crowded(&self, voter: Option<(u64, Runway)>) -> bool {
+        self.waiting(voter) >= CROWDED
     }
 
     /// What refused commits are told. `failing`: why nothing is spilled.

@@ -8,11 +8,9 @@ use std::{
 
 use crate::clock::Clock;
 
-/// Rest while nothing waits, in percent of the time worked.
-const MOST: f64 = 150.0;
-/// How many times as long work rests that may come together with other work of the kind: two that don't give way to each
-/// other leave commits less than half of what they had.
-const BOTH: f64 = 3.0;
+/// Rest while nothing waits, in percent of the time worked. The backlog settles where the work just keeps pace: so much
+/// that it hardly ever stands still, since a second without it shows in commits as one with too much of it.
+const MOST: f64 = 600.0;
 /// Shorter rests are saved up: a timer is not finer.
 const LEAST: Duration = Duration::from_millis(5);
 
@@ -22,10 +20,10 @@ pub(crate) struct Rest(AtomicU32);
 
 impl Rest {
     /// `busy`: commits come. `waiting`: the share of its bound that waits for this work. From a half on, where commits are
-    /// slowed down, the work has the right of way. `beside`: other work of the kind may be under way.
-    pub(crate) fn set(&self, busy: bool, waiting: f64, beside: bool) {
-        let most = if beside { MOST * BOTH } else { MOST };
-        let percent = if busy { most * (1.0 - 2.0 * waiting).clamp(0.0, 1.0) } else { 0.0 };
+    /// slowed down, the work has the right of way. The square makes small changes of a usual backlog small ones of the
+    /// rest.
+    pub(crate) fn set(&self, busy: bool, waiting: f64) {
+        let percent = if busy { MOST * (1.0 - 2.0 * waiting).clamp(0.0, 1.0).powi(2) } else { 0.0 };
         self.0.store(percent as u32, Relaxed);
     }
 
@@ -65,15 +63,12 @@ mod tests {
     fn the_longer_the_backlog_the_shorter_the_rest() {
         let after = |busy, waiting| {
             let rest = Rest::default();
-            rest.set(busy, waiting, false);
+            rest.set(busy, waiting);
             rest.after(Duration::from_millis(100)).as_millis()
         };
-        assert_eq!([after(true, 0.0), after(true, 0.25), after(true, 0.5), after(true, 0.9)], [150, 75, 0, 0]);
+        assert_eq!([after(true, 0.0), after(true, 0.25), after(true, 0.5), after(true, 0.9)], [600, 150, 0, 0]);
         assert_eq!(after(false, 0.0), 0, "nobody is in its way");
         assert_eq!(Rest::default().after(Duration::from_secs(1)), Duration::ZERO);
-        let beside = Rest::default();
-        beside.set(true, 0.25, true);
-        assert_eq!(beside.after(Duration::from_millis(100)).as_millis(), 225);
     }
 
     #[derive(Debug, Default)]
@@ -93,8 +88,8 @@ mod tests {
     #[allow(clippy::disallowed_methods, reason = "tokio's own clock says how long a rest was")]
     async fn rests_are_saved_up_and_taken() {
         let (rest, clock, begin) = (Rest::default(), Moved::default(), tokio::time::Instant::now());
-        rest.set(true, 0.0, false);
         let mut shift = Shift::new(&rest, &clock);
+        rest.set(true, 0.25);
         for _ in 0..7 {
             clock.0.fetch_add(1, Relaxed);
             shift.slice().await;
