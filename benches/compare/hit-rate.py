@@ -4,7 +4,7 @@
     tests/setup.sh                       # fetches SeaweedFS
     cargo build --release
     benches/compare/hit-rate.py restart      # 5 GB on NVMe; hit rate of the last minute before and of the first after
-    benches/compare/hit-rate.py compaction   # Zipf reads, then the same with updates that keep compaction busy
+    benches/compare/hit-rate.py compaction   # Zipf reads, then the same with uniform updates that keep compaction busy
 
 A server on a real S3 server on loopback, `holdfast bench` as its load. A hit is a page that a reader needed and found in RAM or
 on NVMe; the rates come from the server's own counters, second by second.
@@ -122,7 +122,7 @@ def compaction(options, work):
     try:
         done(bench(options, "c", options.warm, options.threads))
         quiet, _ = reads(options, server, options.seconds)
-        updates = bench(options, "a", options.seconds + 6, 4, "--skip-load")
+        updates = bench(options, "update", options.seconds + 6, options.writers, "--skip-load")
         time.sleep(1)
         busy, _ = reads(options, server, options.seconds)
         done(updates)
@@ -147,14 +147,16 @@ def main():
     add("--rows", type=int, help="5,600,000 for the restart, 600,000 for compaction")
     add("--value-size", type=int, default=1000)
     add("--threads", type=int, default=16)
+    add("--writers", type=int, default=4, help="clients that update rows at random, for compaction")
     add("--warm", type=int, default=60, help="seconds of reads before the measurement")
     add("--seconds", type=int, default=60)
     add("--cache", default="128M")
     add("--nvme", help="7G for the restart, 1G for compaction")
-    add("--memtable", default="32M")
+    add("--memtable", help="32M for the restart, 8M for compaction")
     add("--dir", help="where the data lies; the system's folder for temporary files")
     options = parser.parse_args()
     options.rows = options.rows or {"restart": 5_600_000, "compaction": 600_000}[options.what]
+    options.memtable = options.memtable or {"restart": "32M", "compaction": "8M"}[options.what]
     options.nvme = options.nvme or {"restart": "7G", "compaction": "1G"}[options.what]
     if shutil.which(options.bin) is None:
         raise three.compare.CannotRun(f"{options.bin} is missing")

@@ -20,6 +20,7 @@ use crate::{
     memtable::Memtable,
     pressure::{Load, PARTS_OF_RUN, Part, Runway, Shortest, pressure},
     read::{FROZEN_MAX, Frozen, ReadState},
+    spill::run::spill_from,
     tree::{Draft, FlushInput, Source},
 };
 
@@ -36,7 +37,7 @@ const RUNS_MAX: u64 = 40;
 const SPILLED_PER_DOUBLING: usize = 32;
 /// Longest pause after a failure of the store.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Share of the runway, used, from which on flushes wait for no budget of requests.
+/// Share of what flushes give room in, used, from which on they wait for no budget of requests.
 const URGENT: f64 = 0.3;
 /// What the tasks share.
 pub struct Background {
@@ -75,7 +76,9 @@ impl Background {
     fn set_rests(&self, busy: bool, load: &Load, voter: Option<(u64, Runway)>) {
         let (inner, work) = (&self.inner, self.inner.tree.work());
         work.rest.set(busy, load.runs.used());
-        work.flush_rest.set(busy && !inner.is_flush_waited_for(), load.waiting(voter));
+        let (flush, spilled_from) = (inner.options.flush_bytes(), spill_from(inner.options.ram_bound()) as u64);
+        work.flush_rest.set(busy && !inner.is_flush_waited_for(), load.waits_for_flush(voter, flush, spilled_from));
+        work.spill_rest.set(busy, load.ram.used());
     }
 
     /// Freezes for as long as the database is open, also while a flush is under way.
@@ -362,7 +365,7 @@ impl Background {
         inner.pace.lock().note(inner.clock.now(), status.written);
         let voter = self.others_runway(&status);
         let (shortest, used) = load.shortest(voter);
-        inner.tree.store().set_urgent(used >= URGENT || inner.is_flush_waited_for());
+        inner.tree.store().set_urgent(load.waiting(voter) >= URGENT || inner.is_flush_waited_for());
         inner.set_pressure(pressure(used), || {
             let failing = inner.spill.failure().map(|error| error.to_string());
             let what = load.why(shortest, failing.as_deref());

@@ -175,8 +175,8 @@ pub struct Options {
     pub object_bytes: u64,
     /// Bytes of frozen memtables that may wait for the store in RAM; at the bound commits wait.
     pub frozen_bytes: usize,
-    /// Bytes of frozen memtables that may wait for the store on local disk, in the folder `spill` of the data directory: from a
-    /// third of `frozen_bytes` on they leave RAM. `None` is as much as `log_bytes`, 0 turns it off.
+    /// Bytes of frozen memtables that may wait for the store on local disk, in the folder `spill` of the data directory: from
+    /// two fifths of `frozen_bytes` on they leave RAM. `None` is as much as `log_bytes`, 0 turns it off.
     pub spill_bytes: Option<u64>,
     /// Bytes of log on disk.
     pub log_bytes: u64,

@@ -28,8 +28,8 @@ const ROW_OVERHEAD: usize = 160;
 const ITEMS_CHUNK: usize = 256;
 /// Bytes that a further version of a row costs besides its value.
 const VERSION_OVERHEAD: usize = 48;
-/// From so many rows on it takes milliseconds to free a memtable.
-const ROWS_MANY: usize = 4096;
+/// From so many on it takes milliseconds to free a memtable.
+const VERSIONS_MANY: usize = 4096;
 /// Versions that trimming a chain may move each time; a longer rest waits until as many can go as stay.
 const TRIM_MOVES: usize = 16;
 
@@ -90,11 +90,11 @@ impl Default for Memtable {
 }
 
 impl Drop for Memtable {
-    /// Whoever lets go last is a reader, the spill or the flush, on a thread that serves commits too: a hundred thousand rows
-    /// would hold those up for a good part of a second.
+    /// Whoever lets go last is a reader, the spill or the flush, on a thread that serves commits too: a hundred thousand
+    /// versions would hold those up for a good part of a second.
     fn drop(&mut self) {
         let rows = std::mem::take(&mut self.rows);
-        if rows.len() >= ROWS_MANY
+        if *self.versions.get_mut() >= VERSIONS_MANY
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn_blocking(move || drop(rows));
@@ -327,12 +327,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_rows_are_freed_beside_the_runtime() {
+    async fn many_versions_are_freed_beside_the_runtime() {
         let (tells, mut told) = tokio::sync::mpsc::unbounded_channel();
         let table = Memtable::new();
-        for row in 0..ROWS_MANY as u64 {
+        for version in 0..VERSIONS_MANY as u64 {
             let value = Bytes::from_owner(Tells(tells.clone()));
-            table.insert(Bytes::copy_from_slice(&row.to_be_bytes()), CommitSeq(1), Op::Put(value), CommitSeq(0));
+            let row = Bytes::copy_from_slice(&(version % 64).to_be_bytes());
+            table.insert(row, CommitSeq(version + 1), Op::Put(value), CommitSeq(0));
         }
         drop((table, tells));
         let mut freed = 0;
@@ -340,7 +341,7 @@ mod tests {
             assert_ne!(thread, std::thread::current().id());
             freed += 1;
         }
-        assert_eq!(freed, ROWS_MANY);
+        assert_eq!(freed, VERSIONS_MANY);
     }
 
     #[test]

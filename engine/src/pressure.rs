@@ -118,6 +118,13 @@ impl Load {
         self.waiting(voter) >= CROWDED
     }
 
+    /// The share of its bound that waits for the flush. One of no more than is spilled from (`flush` of `spilled_from` bytes)
+    /// is to be over before the next memtables are spilled for want of it: that would be more work than the haste.
+    pub(crate) fn waits_for_flush(&self, voter: Option<(u64, Runway)>, flush: u64, spilled_from: u64) -> f64 {
+        let ram = if flush <= spilled_from { self.ram.used() } else { 0.0 };
+        self.waiting(voter).max(ram)
+    }
+
     /// What refused commits are told. `failing`: why nothing is spilled.
     pub(crate) fn why(&self, shortest: Shortest, failing: Option<&str>) -> String {
         let Self { log, ram, spill, ranges, runs } = self;
@@ -239,6 +246,16 @@ mod tests {
         assert!(Load { ranges: Part { taken: 3, bound: 10 }, ..FREE }.is_crowded(None));
         assert!(FREE.is_crowded(Some((3, Runway { left: 30, of: 50 }))));
         assert!(!FREE.is_crowded(Some((3, Runway { left: 50, of: 50 }))));
+    }
+
+    #[test]
+    fn a_flush_that_ram_has_room_for_hurries_before_its_rows_are_spilled() {
+        let spill = Part { taken: 0, bound: 900 };
+        let load = Load { ram: Part { taken: 38, bound: 100 }, spill, ..FREE };
+        assert_eq!(load.waits_for_flush(None, 25, 40), 0.38);
+        assert_eq!(load.waits_for_flush(None, 50, 40), load.waiting(None), "RAM holds that much at all times");
+        let log = Load { log: Runway { left: 600, of: 1600 }, ..load };
+        assert_eq!(log.waits_for_flush(None, 25, 40), log.waiting(None), "the log is shorter");
     }
 
     #[test]

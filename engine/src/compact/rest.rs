@@ -1,4 +1,4 @@
-//! How much compactions and flushes rest while commits come, so that they take no more of the machine than their backlog
+//! How much compactions, flushes and spills rest while commits come, so that they take no more of the machine than their backlog
 //! asks for, and as evenly as can be.
 
 use std::{
@@ -32,7 +32,7 @@ impl Rest {
     }
 }
 
-/// A compaction or flush at work.
+/// A compaction, flush or spill at work.
 pub(crate) struct Shift<'a> {
     rest: &'a Rest,
     clock: &'a dyn Clock,

@@ -1,4 +1,4 @@
-//! The flush and the compaction under way: how much they rest, and how far the compaction has come.
+//! The flush, spill and compaction under way: how much they rest, and how far the compaction has come.
 
 use std::{
     collections::BTreeSet,
@@ -13,12 +13,13 @@ use parking_lot::Mutex;
 use super::rest::Rest;
 use crate::format::manifest::{Manifest, RunMeta};
 
-/// What a tree's flushes and compactions share with those that watch them.
+/// What a tree's flushes, spills and compactions share with those that watch them.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     /// Of compactions.
     pub(crate) rest: Rest,
     pub(crate) flush_rest: Rest,
+    pub(crate) spill_rest: Rest,
     step: Mutex<Option<Arc<Step>>>,
 }
 

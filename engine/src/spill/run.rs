@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{INDEX, Spill, Spilled};
 use crate::{
     background::Backoff,
+    compact::rest::Shift,
     error::Result,
     format::{
         manifest::{Manifest, ManifestId},
@@ -53,12 +54,18 @@ pub async fn run(inner: Arc<Inner>) {
     }
 }
 
+/// Bytes of frozen memtables in RAM from which on the oldest is spilled: before commits are slowed down, from a half of the
+/// bound on, but late enough for a flush of two memtables of an eighth each to take its time while a third one freezes.
+pub(crate) fn spill_from(ram_bound: usize) -> usize {
+    ram_bound / 5 * 2
+}
+
 /// The oldest frozen memtable that is in RAM, if too much is, and if it fits.
 fn next(inner: &Inner) -> Option<(Arc<Frozen>, Arc<Memtable>)> {
     let state = inner.read_state();
     let in_ram: Vec<_> = state.frozen.iter().filter_map(|frozen| Some((frozen, frozen.in_ram()?))).collect();
     let bytes: usize = in_ram.iter().map(|(_, table)| table.bytes()).sum();
-    let wanted = bytes > inner.options.ram_bound() / 3 || in_ram.len() > FROZEN_MAX / 2;
+    let wanted = bytes > spill_from(inner.options.ram_bound()) || in_ram.len() > FROZEN_MAX / 2;
     let (frozen, table) = in_ram.last().filter(|_| wanted)?;
     let fits = inner.spill.fits(table.bytes() + frozen.state.len() + INDEX_BYTES);
     inner.spill.set_full(!fits);
@@ -69,11 +76,12 @@ fn next(inner: &Inner) -> Option<(Arc<Frozen>, Arc<Memtable>)> {
 async fn write(inner: &Inner, io: &Arc<TableIo>, frozen: &Frozen, table: &Arc<Memtable>) -> Result<Spilled> {
     let term = frozen.up_to.term;
     let mut writer = RunWriter::new(Arc::clone(io), inner.tree.shape(), Cause::Spill, term, CommitSeq::ZERO);
+    let mut shift = Shift::new(&inner.tree.work().spill_rest, &*inner.clock);
     // All versions: the floor may stand still for as long as the bucket is away.
     for (count, item) in table.items(CommitSeq::ZERO).enumerate() {
         writer.add(&item.key, item.seq, Content::Op(&item.op), Heat::Cold).await?;
         if count % ENTRIES_PER_SLICE == ENTRIES_PER_SLICE - 1 {
-            tokio::task::yield_now().await;
+            shift.slice().await;
         }
     }
     let tables = writer.finish().await?;
