@@ -121,7 +121,7 @@ def compaction(options, work):
     server = Server(options, work)
     try:
         done(bench(options, "c", options.warm, options.threads))
-        quiet, _ = reads(options, server, options.seconds)
+        quiet, _ = reads(options, server, min(options.seconds, 60))
         updates = bench(options, "update", options.seconds + 6, options.writers, "--skip-load")
         time.sleep(1)
         busy, _ = reads(options, server, options.seconds)
@@ -147,15 +147,16 @@ def main():
     add("--rows", type=int, help="5,600,000 for the restart, 600,000 for compaction")
     add("--value-size", type=int, default=1000)
     add("--threads", type=int, default=16)
-    add("--writers", type=int, default=4, help="clients that update rows at random, for compaction")
+    add("--writers", type=int, default=8, help="clients that update rows at random, for compaction")
     add("--warm", type=int, default=60, help="seconds of reads before the measurement")
-    add("--seconds", type=int, default=60)
+    add("--seconds", type=int, help="of the measurement; 60 for the restart, 180 for compaction, which rests while commits come")
     add("--cache", default="128M")
     add("--nvme", help="7G for the restart, 1G for compaction")
     add("--memtable", help="32M for the restart, 8M for compaction")
     add("--dir", help="where the data lies; the system's folder for temporary files")
     options = parser.parse_args()
     options.rows = options.rows or {"restart": 5_600_000, "compaction": 600_000}[options.what]
+    options.seconds = options.seconds or {"restart": 60, "compaction": 180}[options.what]
     options.memtable = options.memtable or {"restart": "32M", "compaction": "8M"}[options.what]
     options.nvme = options.nvme or {"restart": "7G", "compaction": "1G"}[options.what]
     if shutil.which(options.bin) is None:
