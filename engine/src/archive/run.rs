@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use holdfast_wal::{Wal, WalStatus};
+use tokio::task::{JoinError, JoinSet};
 
 use super::plan::{self, Name, Stored};
 use crate::{
@@ -22,6 +23,9 @@ use crate::{
 
 /// Keys per listing request.
 const LIST_PAGE: usize = 1000;
+
+/// Objects that are deleted after one look at who owns the prefix.
+const DELETED_TOGETHER: usize = 64;
 
 /// When to look again for entries that are about to be applied.
 const SOON: Duration = Duration::from_millis(2);
@@ -40,6 +44,9 @@ struct Archiver {
     folder: String,
     shelf: Vec<Shelved>,
     last: Option<Stored>,
+    /// The deletion under way, of none or one batch; ends with what it deleted. It goes on beside the next pieces, which
+    /// commits may wait for: hundreds are due at once when a flush is in force.
+    sweep: JoinSet<Result<Vec<Name>>>,
 }
 
 /// Archives for as long as the database is open, whenever this node leads.
@@ -68,9 +75,10 @@ pub async fn run(inner: Arc<Inner>, wal: Wal) {
 /// Archives while this node leads; returns at once if it keeps no archive.
 async fn lead(inner: &Arc<Inner>, wal: &Wal, backoff: &mut Backoff) -> Result<()> {
     let folder = plan::folder(&inner.tree.owner().folder());
-    let mut archiver = Archiver { inner: Arc::clone(inner), wal: wal.clone(), folder, shelf: Vec::new(), last: None };
+    let (inner, wal) = (Arc::clone(inner), wal.clone());
+    let mut archiver = Archiver { inner, wal, folder, shelf: Vec::new(), last: None, sweep: JoinSet::new() };
     archiver.look().await?;
-    if !inner.archive.on {
+    if !archiver.inner.archive.on {
         return archiver.give_up().await;
     }
     loop {
@@ -93,10 +101,15 @@ impl Archiver {
         if archive.is_idle() {
             // Marks what the last piece made needless, so that the pause below knows.
             self.mark_dead();
+            let grace = grace_ends(self.grace_left());
             tokio::select! {
-                () = archive.wake.notified() => {}
-                () = self.grace_ends() => return self.tidy(true).await,
+                () = archive.wake.notified() => return Ok(()),
+                Some(swept) = self.sweep.join_next() => return self.swept(swept),
+                () = grace, if self.sweep.is_empty() => {}
             }
+            // Nobody has looked who owns the prefix just now.
+            owner::confirm(inner.tree.store(), inner.tree.owner()).await?;
+            self.sweep_due();
             return Ok(());
         }
         let full = archive.bytes as u64;
@@ -106,14 +119,21 @@ impl Archiver {
             let _ = tokio::time::timeout(left, archive.wake.notified()).await;
             inner.check()?;
         }
-        self.step().await?;
+        let stored = self.step().await?;
         *backoff = Backoff::default();
         *archive.failure.lock() = None;
-        self.tidy(false).await
+        if let Some(swept) = self.sweep.try_join_next() {
+            self.swept(swept)?;
+        }
+        if stored {
+            self.mark_dead();
+            self.sweep_due();
+        }
+        Ok(())
     }
 
-    /// Stores the next piece and lets the log know.
-    async fn step(&mut self) -> Result<()> {
+    /// Stores the next piece, if there is one, and lets the log know.
+    async fn step(&mut self) -> Result<bool> {
         let inner = Arc::clone(&self.inner);
         let taken = inner.clock.now();
         let (from, entries) = self.read().await?;
@@ -123,7 +143,7 @@ impl Archiver {
                 // The log counts an entry as applied a moment after apply has noted it, and tells nobody.
                 tokio::time::sleep(SOON).await;
             }
-            return Ok(());
+            return Ok(false);
         };
         let (owner, store) = (inner.tree.owner(), inner.tree.store());
         let object = ArchiveObject {
@@ -145,7 +165,7 @@ impl Archiver {
         let mark = Payload::Archived(Some(point)).encode();
         self.wal.propose_reserved(mark).await.map_err(|error| log_error(&error))?;
         self.last = Some(Stored { taken, told: inner.clock.now() });
-        Ok(())
+        Ok(true)
     }
 
     /// What follows on what is archived. Where the log does not reach back that far, or nothing is archived yet, what
@@ -179,30 +199,34 @@ impl Archiver {
         }
     }
 
-    /// Ends when the first grace period does; never if nothing is dead.
-    async fn grace_ends(&self) {
-        let grace = self.inner.tree.grace();
-        match self.shelf.iter().filter_map(|object| object.dead).min() {
-            Some(dead) => tokio::time::sleep((dead + grace).saturating_sub(self.inner.clock.now())).await,
-            None => std::future::pending().await,
-        }
+    /// How long the first grace period still lasts, if anything is dead.
+    fn grace_left(&self) -> Option<Duration> {
+        let dead = self.shelf.iter().filter_map(|object| object.dead).min()?;
+        Some((dead + self.inner.tree.grace()).saturating_sub(self.inner.clock.now()))
     }
 
-    /// Deletes, oldest first, what has been needless for the grace period. `confirm`: nobody has looked who owns the
-    /// prefix just now.
-    async fn tidy(&mut self, confirm: bool) -> Result<()> {
-        self.mark_dead();
-        let inner = Arc::clone(&self.inner);
-        let (store, now, grace) = (inner.tree.store(), inner.clock.now(), inner.tree.grace());
-        let due = |object: &Shelved| object.dead.is_some_and(|dead| dead + grace <= now);
-        if confirm && self.shelf.iter().any(due) {
-            owner::confirm(store, inner.tree.owner()).await?;
+    /// Begins to delete, oldest first, what has been needless for the grace period, unless a deletion is under way. Who
+    /// owns the prefix was confirmed just now.
+    fn sweep_due(&mut self) {
+        let (now, grace) = (self.inner.clock.now(), self.inner.tree.grace());
+        let due = |object: &&Shelved| object.dead.is_some_and(|dead| dead + grace <= now);
+        let names: Vec<Name> = self.shelf.iter().filter(due).take(DELETED_TOGETHER).map(|object| object.name).collect();
+        if names.is_empty() || !self.sweep.is_empty() {
+            return;
         }
-        while let Some(at) = self.shelf.iter().position(due) {
-            let key = format!("{}{}", self.folder, self.shelf[at].name.text());
-            store.delete(&key, Cause::Archive).await?;
-            self.shelf.remove(at);
-        }
+        let (inner, folder) = (Arc::clone(&self.inner), self.folder.clone());
+        self.sweep.spawn(async move {
+            for name in &names {
+                inner.tree.store().delete(&format!("{folder}{}", name.text()), Cause::Archive).await?;
+            }
+            Ok(names)
+        });
+    }
+
+    /// A deletion has ended.
+    fn swept(&mut self, ended: std::result::Result<Result<Vec<Name>>, JoinError>) -> Result<()> {
+        let names = ended.map_err(|error| Error::Closed(error.to_string()))??;
+        self.shelf.retain(|object| !names.contains(&object.name));
         Ok(())
     }
 
@@ -222,6 +246,14 @@ impl Archiver {
             store.delete(&format!("{}{}", self.folder, object.name.text()), Cause::Archive).await?;
         }
         Ok(())
+    }
+}
+
+/// Ends when a grace period does that still lasts so long; never if there is none.
+async fn grace_ends(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
+        None => std::future::pending().await,
     }
 }
 

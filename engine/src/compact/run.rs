@@ -23,8 +23,10 @@ use crate::{
 
 /// Entries between two yields to the other tasks of the runtime: a slice takes some 10 microseconds.
 const ENTRIES_PER_SLICE: usize = 64;
-/// Bytes of one request, and of those that are held at once: requests are paid for, whatever their size.
-const READ_BYTES: u64 = 8 << 20;
+/// Bytes of one request, at least and at most, and of those that are held at once: requests are paid for, whatever their
+/// size.
+const READ_LEAST: u64 = 64 << 10;
+const READ_MOST: u64 = 8 << 20;
 const HELD_BYTES: u64 = 16 << 20;
 
 /// Merges the plan's objects into new ones and returns those, all of them in the bucket.
@@ -107,13 +109,39 @@ async fn open(version: &Version, inputs: &BTreeSet<u128>) -> Result<Vec<RunCurso
         tables: run.tables.iter().filter(|table| inputs.contains(&table.meta.id)).cloned().collect(),
     });
     let chosen: Vec<_> = chosen.filter(|run| !run.tables.is_empty()).map(Arc::new).collect();
-    let request = (HELD_BYTES / chosen.len().max(1) as u64).min(READ_BYTES);
+    let bytes: Vec<u64> = chosen.iter().map(|run| run.tables.iter().map(|table| table.meta.bytes).sum()).collect();
     let mut sources = Vec::with_capacity(chosen.len());
-    for run in chosen {
+    for (run, request) in chosen.into_iter().zip(requests(&bytes)) {
         let mut cursor = RunCursor::bulk(run, &(Bound::Unbounded, Bound::Unbounded), request);
         cursor.start().await?;
         sources.push(cursor);
     }
     sources.retain(|source| !source.is_finished());
     Ok(sources)
+}
+
+/// Bytes of each run's requests, by the runs' bytes: as their square roots, with which the sum of bytes over request, which
+/// is how many requests there are, is least for what may be held.
+fn requests(runs: &[u64]) -> Vec<u64> {
+    let roots: Vec<f64> = runs.iter().map(|bytes| (*bytes as f64).sqrt()).collect();
+    let share = HELD_BYTES as f64 / roots.iter().sum::<f64>().max(1.0);
+    roots.iter().map(|root| ((root * share) as u64).clamp(READ_LEAST, READ_MOST)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_longer_run_is_read_in_larger_requests_so_that_there_are_fewer() {
+        let count =
+            |runs: &[u64], requests: &[u64]| runs.iter().zip(requests).map(|(run, request)| run / request).sum();
+        let runs = [32 << 20, 32 << 20, 32 << 20, 32 << 20, 2048 << 20];
+        let (even, by_size): (u64, u64) = (count(&runs, &[HELD_BYTES / 5; 5]), count(&runs, &requests(&runs)));
+        assert!(by_size * 3 < even * 2, "{by_size} requests, {even} if all were as large");
+        assert!(requests(&runs).iter().sum::<u64>() <= HELD_BYTES);
+        assert_eq!(requests(&[u64::MAX]), [READ_MOST]);
+        assert_eq!(requests(&[0, 1 << 30]), [READ_LEAST, READ_MOST]);
+        assert!(requests(&[]).is_empty());
+    }
 }

@@ -30,6 +30,8 @@ pub struct SharedBucket {
     pub stalled: watch::Sender<Option<&'static str>>,
     /// Puts whose key has this in it are done, and their answers wait.
     pub unanswered: watch::Sender<Option<&'static str>>,
+    /// Deletes whose key has this in it wait.
+    pub undeleted: watch::Sender<Option<&'static str>>,
     /// Reads fail.
     pub away: AtomicBool,
 }
@@ -42,6 +44,7 @@ impl SharedBucket {
             versions: AtomicU64::new(0),
             stalled: watch::Sender::new(None),
             unanswered: watch::Sender::new(None),
+            undeleted: watch::Sender::new(None),
             away: AtomicBool::new(false),
         })
     }
@@ -109,10 +112,9 @@ impl SharedBucket {
 impl Bucket for SharedBucket {
     fn put<'a>(&'a self, key: &'a str, body: &'a [Bytes], when: When, tag: u128) -> Answer<'a, Option<String>> {
         Box::pin(async move {
-            let free = |part: &Option<&'static str>| part.is_none_or(|part| !key.contains(part));
-            self.stalled.subscribe().wait_for(free).await.map_err(|error| Failure::Fatal(error.to_string()))?;
+            freed(&self.stalled, key).await?;
             let version = self.store(key, body, &when, tag)?;
-            self.unanswered.subscribe().wait_for(free).await.map_err(|error| Failure::Fatal(error.to_string()))?;
+            freed(&self.unanswered, key).await?;
             Ok(Some(version.to_string()))
         })
     }
@@ -144,9 +146,18 @@ impl Bucket for SharedBucket {
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
-        self.objects.lock().unwrap().remove(key);
-        futures::future::ready(Ok(())).boxed()
+        Box::pin(async move {
+            freed(&self.undeleted, key).await?;
+            self.objects.lock().unwrap().remove(key);
+            Ok(())
+        })
     }
+}
+
+/// Waits while such keys are to wait.
+async fn freed(waits: &watch::Sender<Option<&'static str>>, key: &str) -> Result<(), Failure> {
+    let free = |part: &Option<&'static str>| part.is_none_or(|part| !key.contains(part));
+    waits.subscribe().wait_for(free).await.map(|_| ()).map_err(|error| Failure::Fatal(error.to_string()))
 }
 
 /// The machine's clock, and what a test adds to it.

@@ -144,3 +144,37 @@ async fn turned_off_it_lets_go_of_log_and_bucket() {
     assert!(!bucket.keys("/wal/").is_empty());
     db.close().await.unwrap();
 }
+
+/// Hundreds of objects are due at once when a flush is in force: deleting them one by one held up what commits wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_for_the_archive_does_not_wait_for_deletes() {
+    let (dir, bucket, clock) = (tempfile::tempdir().unwrap(), SharedBucket::new(), Arc::new(MovedClock::default()));
+    let mut options = options(&dir.path().join("data"), &bucket);
+    options.clock = Some(clock.clone());
+    let db = open(options).await;
+    let ks = db.keyspace("test").await.unwrap();
+    let commit = |value: u8| {
+        let mut batch = Batch::new();
+        batch.put(&ks, "row", vec![value]);
+        db.write(batch, Durability::Bucket)
+    };
+    for value in 0..100 {
+        commit(value).await.unwrap();
+    }
+    let shelved = bucket.keys("/wal/").len();
+    bucket.undeleted.send_replace(Some("/wal/"));
+    db.checkpoint().await.unwrap();
+    archived(&db).await;
+    // Until a delete waits: it may have become needless only now.
+    while bucket.undeleted.receiver_count() == 0 {
+        clock.advance(Duration::from_secs(60));
+        commit(100).await.unwrap();
+    }
+    for value in 101..110 {
+        commit(value).await.unwrap();
+    }
+    assert!(bucket.keys("/wal/").len() > shelved, "nothing is deleted yet");
+    bucket.undeleted.send_replace(None);
+    until("what is covered is deleted, batch after batch", || bucket.keys("/wal/").len() < 30).await;
+    db.close().await.unwrap();
+}
