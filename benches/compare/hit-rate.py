@@ -29,6 +29,10 @@ spec = importlib.util.spec_from_file_location("three", HERE / "three-nodes.py")
 three = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(three)
 
+DEFAULTS = {
+    "restart": {"rows": 5_600_000, "seconds": 60, "memtable": "32M", "nvme": "7G"},
+    "compaction": {"rows": 600_000, "seconds": 180, "memtable": "8M", "nvme": "1G"},
+}
 PORT, ADMIN = 13450, 13451
 FIGURES = ["cache_ram_hits", "cache_nvme_hits", "cache_fetches", "cache_nvme_bytes", "cache_nvme_entries", "compactions", "flushes"]
 
@@ -155,10 +159,8 @@ def main():
     add("--memtable", help="32M for the restart, 8M for compaction")
     add("--dir", help="where the data lies; the system's folder for temporary files")
     options = parser.parse_args()
-    options.rows = options.rows or {"restart": 5_600_000, "compaction": 600_000}[options.what]
-    options.seconds = options.seconds or {"restart": 60, "compaction": 180}[options.what]
-    options.memtable = options.memtable or {"restart": "32M", "compaction": "8M"}[options.what]
-    options.nvme = options.nvme or {"restart": "7G", "compaction": "1G"}[options.what]
+    for name, value in DEFAULTS[options.what].items():
+        setattr(options, name, getattr(options, name) or value)
     if shutil.which(options.bin) is None:
         raise three.compare.CannotRun(f"{options.bin} is missing")
     with three.on_s3("hit-rate", options.dir) as work:

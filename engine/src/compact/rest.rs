@@ -1,5 +1,5 @@
-//! How much compactions, flushes and spills rest while commits come, so that they take no more of the machine than their backlog
-//! asks for, and as evenly as can be.
+//! How much compactions, flushes and spills rest while commits come, so that they take no more of the machine than their
+//! backlog asks for, and as evenly as can be.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
