@@ -112,6 +112,20 @@ impl Shared {
         Ok(begun.elapsed())
     }
 
+    /// Looks whether the rows of an earlier run are there, under this workload's keys: an update of a row that is not
+    /// would change nothing and be fast.
+    pub(crate) async fn find_rows(&self) -> Result<(), Error> {
+        let mut session = self.target.session().await?;
+        for row in [0, self.options.rows.saturating_sub(1)] {
+            let key = self.options.workload.key(row);
+            if again!(self, session.read(key).await).is_none() {
+                let like = "load without --skip-load as many --rows by a workload with the same keys";
+                return Err(Error::Wrong(format!("row {row} of {}, key {key}, is missing: {like}", self.options.rows)));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs all clients for a time, or for a number of operations.
     pub(crate) async fn run(
         self: &Arc<Self>,

@@ -130,6 +130,7 @@ pub async fn run(options: BenchOptions, progress: &ProgressSink<'_>) -> Result<R
 async fn phases(shared: &std::sync::Arc<Shared>, progress: &ProgressSink<'_>) -> Result<Report, Error> {
     let options = &shared.options;
     let load = if options.skip_load {
+        shared.find_rows().await?;
         None
     } else {
         let seconds = shared.load(progress).await?.as_secs_f64();

@@ -64,8 +64,17 @@ async fn rows_that_are_not_there_are_an_error() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let base = folder.path().display();
     let line = "point-select --rows 100 --operations 10 --skip-load";
-    let error = bench(&format!("{line} --store file://{base}/bucket --data-dir {base}/data")).await.unwrap_err();
+    let target = format!("--store file://{base}/bucket --data-dir {base}/data");
+    let error = bench(&format!("{line} {target}")).await.unwrap_err();
     assert!(matches!(&error, Error::Wrong(what) if what.contains("missing")), "{error}");
+    bench(&format!("c {target} --rows 100 --operations 10")).await.unwrap();
+    for workload in ["update", "insert", "write-only"] {
+        let other_keys =
+            bench(&format!("{workload} {target} --rows 100 --operations 10 --skip-load")).await.unwrap_err();
+        assert!(other_keys.to_string().contains("the same keys"), "{workload}: {other_keys}");
+    }
+    let more = bench(&format!("a {target} --rows 101 --operations 10 --skip-load")).await.unwrap_err();
+    assert!(more.to_string().contains("row 100 of 101"), "{more}");
     let error = bench(&format!("{line} --store file://{base}/other")).await.unwrap_err();
     assert!(error.to_string().contains("--data-dir"), "{error}");
 }

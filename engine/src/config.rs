@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     limits,
     store::{Bucket, Limits},
-    tree::OBJECT_BYTES,
+    tree::{OBJECT_BYTES, PAGE_BYTES},
 };
 
 /// What a transaction sees and what is checked when it commits.
@@ -170,6 +170,11 @@ pub struct Options {
     /// whoever rebuilds the database has more log to replay. `None`: twice `memtable_bytes`. Flushed earlier is what a
     /// checkpoint waits for, and what has taken a quarter of the room that there is for it.
     pub flush_bytes: Option<u64>,
+    /// Bytes of a page before compression, of which a longer row has one of its own; between 4 KiB and 32 KiB. A read that
+    /// misses fetches a page, and the caches hold pages: where rows are read one by one and popular ones lie apart, a shorter
+    /// page takes fewer unpopular ones along; where neighbours are read, a longer one takes fewer requests. The index of the
+    /// pages takes RAM for each of them. Pages that are there already keep their length until they are compacted.
+    pub page_bytes: usize,
     /// Bytes of pages after which an object of the store ends; a flush and a compaction hold two each in RAM. The larger, the
     /// fewer PUTs.
     pub object_bytes: u64,
@@ -237,6 +242,7 @@ impl Default for Options {
             allow_unsafe_store: false,
             memtable_bytes: 64 << 20,
             flush_bytes: None,
+            page_bytes: PAGE_BYTES,
             object_bytes: OBJECT_BYTES,
             frozen_bytes: 512 << 20,
             spill_bytes: None,
@@ -276,6 +282,7 @@ impl std::fmt::Debug for Options {
             .field("prefetch_bytes_per_second", &self.prefetch_bytes_per_second)
             .field("memtable_bytes", &self.memtable_bytes)
             .field("flush_bytes", &self.flush_bytes)
+            .field("page_bytes", &self.page_bytes)
             .field("object_bytes", &self.object_bytes)
             .field("frozen_bytes", &self.frozen_bytes)
             .field("spill_bytes", &self.spill_bytes)
@@ -327,6 +334,9 @@ impl Options {
         }
         if self.memtable_bytes < 64 << 10 {
             return invalid(format!("memtable_bytes is {}; it must be at least 64 KiB", self.memtable_bytes));
+        }
+        if !(4 << 10..=32 << 10).contains(&self.page_bytes) {
+            return invalid(format!("page_bytes is {}; it must be between 4 KiB and 32 KiB", self.page_bytes));
         }
         if !(1 << 20..=1 << 30).contains(&self.object_bytes) {
             return invalid(format!("object_bytes is {}; it must be between 1 MiB and 1 GiB", self.object_bytes));

@@ -143,8 +143,7 @@ pub async fn open(url: &str, options: Options) -> Result<Handle> {
     let cache = open_cache(url, &options, &clock, &file("cache"))?;
     let pointer = file("MANIFEST");
     let current = pointer::read(&pointer)?;
-    let tree_options =
-        TreeOptions { pointer: Some(pointer), object_bytes: options.object_bytes, ..TreeOptions::new(owner) };
+    let tree_options = TreeOptions { pointer: Some(pointer), ..TreeOptions::of(&options, owner) };
     let tree = Tree::open(store, Arc::clone(&cache), tree_options, current).await?;
     let spill_options = SpillOptions { dir: file("spill"), cache: Arc::clone(&cache), owner, store: store_options };
     let spill = Spill::open(&options, spill_options).await;

@@ -4,13 +4,9 @@
 //! caller proposes an edit that names the draft and its base; when the edit is applied and accepted, it calls
 //! [`Tree::install`]. If another edit came first, [`Tree::rebase`] makes a new manifest of the same step.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -30,10 +26,14 @@ use crate::{
     types::{CommitSeq, RangeDelete},
     writer::{RunWriter, Shape},
 };
+pub(crate) use options::{OBJECT_BYTES, PAGE_BYTES};
 use stored::find_manifest;
 pub(crate) use stored::{fetch_manifest, manifest_key, read_manifest};
 
+mod options;
 mod stored;
+
+pub use options::TreeOptions;
 
 pub use crate::{
     cursor::VersionCursor,
@@ -44,57 +44,6 @@ pub use crate::{
     },
     version::Version,
 };
-
-/// Bytes of pages after which an object ends, unless an option says so.
-pub(crate) const OBJECT_BYTES: u64 = 16 << 20;
-
-/// Options of [`Tree::open`].
-#[derive(Clone, Debug)]
-pub struct TreeOptions {
-    /// Whom the store belongs to; everything lives under its folder.
-    pub owner: Owner,
-    /// Local file that names the current manifest; written and synced before [`Tree::install`] returns.
-    pub pointer: Option<PathBuf>,
-    /// Bytes of a page before compression.
-    pub page_bytes: usize,
-    /// Bytes of pages after which an object ends.
-    pub object_bytes: u64,
-    /// How page bodies are stored.
-    pub codec: Codec,
-    /// Fresh runs that trigger a compaction.
-    pub fresh_runs: usize,
-    /// Bytes of the first level before it gets another below it.
-    pub level_bytes: u64,
-    /// How long an object that nothing refers to stays in the bucket.
-    pub grace: Duration,
-    /// Bound of the memory that indexes and filters take: some 1 % of the bytes that are read from.
-    pub tail_bytes: u64,
-}
-
-impl TreeOptions {
-    /// The defaults, for `owner`.
-    pub fn new(owner: Owner) -> Self {
-        Self {
-            owner,
-            pointer: None,
-            page_bytes: 16 * 1024,
-            object_bytes: OBJECT_BYTES,
-            codec: Codec::Raw,
-            fresh_runs: 4,
-            level_bytes: 1024 * 1024 * 1024,
-            grace: Duration::from_secs(10),
-            tail_bytes: 64 * 1024 * 1024,
-        }
-    }
-
-    fn limits(&self) -> compact::plan::Limits {
-        compact::plan::Limits {
-            fresh_runs: self.fresh_runs,
-            last_level_bytes: self.level_bytes,
-            level_bytes_min: self.level_bytes / 4,
-        }
-    }
-}
 
 /// What [`Tree::flush`] writes.
 pub struct FlushInput {
@@ -294,7 +243,10 @@ impl Tree {
         }
         let swept = input.floor.min(CommitSeq::end_of(input.up_to.index));
         let ranges: Vec<_> = base.range_deletes.iter().chain(&input.range_deletes).cloned().collect();
+        let bytes = input.sources.iter().map(Source::bytes).sum();
+        let fences = compact::parts::fences(base, bytes, self.0.options.object_bytes);
         let writer = RunWriter::new(self.0.io.clone(), self.shape(), Cause::Flush, input.term, swept);
+        let writer = writer.with_fences(fences);
         let shift = Shift::new(&self.0.work.flush_rest, &**self.store().clock());
         let write = flush::run::write(writer, input.sources, &ranges, base, input.floor, shift);
         let change = Change::Flush {

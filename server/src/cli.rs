@@ -94,6 +94,10 @@ pub struct Serve {
     /// compaction, but the more log to replay after the loss of all nodes [default: twice --memtable-size]
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_FLUSH_SIZE")]
     pub flush_size: Option<Size>,
+    /// Size of a page, between 4K and 32K: what a read that misses fetches. Shorter where single rows far apart are read,
+    /// longer where neighbours are; the index of 4K pages takes four times the RAM of the default's
+    #[arg(long, value_name = "SIZE", env = "HOLDFAST_PAGE_SIZE", default_value = "16K")]
+    pub page_size: Size,
     /// Size at which an object of the store ends: the larger, the fewer PUTs. A flush and a compaction hold two each in RAM
     #[arg(long, value_name = "SIZE", env = "HOLDFAST_OBJECT_SIZE", default_value = "16M")]
     pub object_size: Size,
@@ -236,6 +240,9 @@ impl Serve {
         }
         if self.memtable_size.0 < 64 << 10 {
             return Err("--memtable-size must be at least 64K".to_owned());
+        }
+        if !(4 << 10..=32 << 10).contains(&self.page_size.0) {
+            return Err("--page-size must be between 4K and 32K".to_owned());
         }
         if !(1 << 20..=1 << 30).contains(&self.object_size.0) {
             return Err("--object-size must be between 1M and 1G".to_owned());
@@ -448,6 +455,9 @@ mod tests {
         {
             let flag = format!("--archive-interval={interval}");
             assert_eq!(serve(&[&flag]).unwrap().check().is_ok(), ok, "{flag}");
+        }
+        for (size, ok) in [("4K", true), ("32K", true), ("2K", false), ("64K", false)] {
+            assert_eq!(serve(&["--page-size", size]).unwrap().check().is_ok(), ok, "{size}");
         }
         assert!(serve(&["--read-timeout", "0"]).unwrap().check().is_err());
         assert!(serve(&["--price-gb-month", "NaN"]).unwrap().check().is_err());

@@ -184,6 +184,7 @@ async fn open_db(
     options.memtable_bytes = usize::try_from(settings.memtable_size.0).unwrap_or(usize::MAX);
     options.frozen_bytes = options.memtable_bytes.saturating_mul(FROZEN_MEMTABLES);
     options.flush_bytes = settings.flush_size.map(|size| size.0);
+    options.page_bytes = settings.page_size.0 as usize;
     options.object_bytes = settings.object_size.0;
     options.spill_bytes = settings.spill_size.map(|size| size.0);
     options.allow_unsafe_store = settings.allow_unsafe_store;

@@ -1,12 +1,14 @@
 //! What to compact next. Pure: a function of the manifest, the version floor and the limits.
 //!
 //! Fresh runs overlap each other; each level below is one run. A range read merges every fresh run and one run per
-//! level, so both are kept few: four fresh runs trigger a merge into the first level, and a level exists only once the one
-//! above it would be over its size. The last level has up to ten times the bytes of the one above; the others are bounded to a
-//! quarter of the one below, never under `level_bytes_min`: what is pushed down from a fuller level costs less.
+//! level, so both are kept few: where four fresh runs lie over each other they are merged into the first level, a part of
+//! the key space at a time, and a level exists only once the one above it would be over its size. The last level has up to
+//! ten times the bytes of the one above; the others are bounded to a quarter of the one below, never under
+//! `level_bytes_min`: what is pushed down from a fuller level costs less.
 
 use std::collections::BTreeSet;
 
+use super::parts::{Part, parts};
 use crate::{
     format::manifest::{Manifest, ObjectMeta, RunMeta},
     types::{CommitSeq, RangeDelete},
@@ -15,7 +17,7 @@ use crate::{
 /// When to compact.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Fresh runs that trigger a merge.
+    /// Fresh runs over each other that trigger a merge.
     pub(crate) fresh_runs: usize,
     /// The first level may have this many bytes before it gets a level below.
     pub(crate) last_level_bytes: u64,
@@ -27,6 +29,8 @@ pub(crate) struct Limits {
 const FANOUT: u64 = 10;
 /// How many times as much as a level the one below it should have.
 const SHARE: u64 = 4;
+/// How many times as many fresh runs trigger a merge when no key is in that many of them: each has its index and filter.
+const SCATTERED: usize = 4;
 /// An object with this share of tombstones (one in so many) hurts scans.
 const TOMBSTONE_SHARE: u64 = 4;
 /// Fewer tombstones than this in an object never matter.
@@ -99,47 +103,39 @@ fn dropped(manifest: &Manifest, floor: CommitSeq) -> Option<Plan> {
 /// The fresh runs or a level, whichever is further beyond its bound (the scores of LevelDB): however fast runs come, what
 /// they are merged into stays small.
 fn merge(manifest: &Manifest, limits: &Limits) -> Option<Plan> {
-    let runs = manifest.fresh.len() as f64 / limits.fresh_runs.max(1) as f64;
     let level = oversized(manifest, limits);
     match fresh(manifest, limits) {
-        Some(fresh) if fresh.kind == Kind::Move || level.as_ref().is_none_or(|(_, over)| *over <= runs) => Some(fresh),
-        fresh => level.map(|(plan, _)| plan).or(fresh),
+        Some((fresh, over)) if fresh.kind == Kind::Move || level.as_ref().is_none_or(|(_, most)| *most <= over) => {
+            Some(fresh)
+        }
+        fresh => level.or(fresh).map(|(plan, _)| plan),
     }
 }
 
-/// Merges the fresh runs into the first level when there are too many, or when they are much of the data or dense with
-/// tombstones, so that space and scans stay bounded.
-fn fresh(manifest: &Manifest, limits: &Limits) -> Option<Plan> {
-    let fresh: Vec<&ObjectMeta> = manifest.fresh.iter().flatten().collect();
+/// Merges a part of the fresh runs into the first level when too many lie over each other there, or when they are much of the
+/// data or dense with tombstones, so that space and scans stay bounded; also how many times their bound they are.
+fn fresh(manifest: &Manifest, limits: &Limits) -> Option<(Plan, f64)> {
     let fresh_bytes: u64 = manifest.fresh.iter().map(bytes).sum();
     let level_bytes: u64 = manifest.levels.iter().map(bytes).sum();
-    let tombstones: u64 = fresh.iter().map(|object| object.tombstones).sum();
-    let entries: u64 = fresh.iter().map(|object| object.entries).sum();
-    let reason = if manifest.fresh.len() >= limits.fresh_runs {
-        "fresh runs"
-    } else if !fresh.is_empty() && fresh_bytes >= level_bytes / 2 {
-        "space"
-    } else if tombstones >= TOMBSTONES_MIN && tombstones * TOMBSTONE_SHARE >= entries {
-        "tombstones"
-    } else {
-        return None;
-    };
-    let empty = RunMeta::new();
-    let below = manifest.levels.first().unwrap_or(&empty);
+    let tombstones: u64 = manifest.fresh.iter().flatten().map(|object| object.tombstones).sum();
+    let entries: u64 = manifest.fresh.iter().flatten().map(|object| object.entries).sum();
+    let parts = parts(manifest);
+    let deepest = parts.iter().max_by_key(|part| (part.depth(), part.fresh_bytes()))?;
+    let (reason, part) =
+        if deepest.depth() >= limits.fresh_runs || manifest.fresh.len() >= limits.fresh_runs * SCATTERED {
+            ("fresh runs", deepest)
+        } else if fresh_bytes >= level_bytes / 2 {
+            ("space", parts.iter().max_by_key(|part| part.fresh_bytes())?)
+        } else if tombstones >= TOMBSTONES_MIN && tombstones * TOMBSTONE_SHARE >= entries {
+            ("tombstones", parts.iter().max_by_key(|part| part.tombstones())?)
+        } else {
+            return None;
+        };
+    let over = deepest.depth() as f64 / limits.fresh_runs.max(1) as f64;
     // The oldest run may move while newer ones stay above it; only what overlaps nothing older may pass.
-    let alone = |object: &&&ObjectMeta| {
-        let others = fresh.iter().filter(|other| other.id != object.id);
-        below.iter().chain(others.copied()).all(|other| !overlaps(object, other))
-    };
-    let movable: BTreeSet<_> = fresh.iter().filter(alone).map(|object| object.id).collect();
-    if !movable.is_empty() {
-        return Some(Plan { kind: Kind::Move, inputs: movable, level: 0, reason });
-    }
-    let mut inputs: BTreeSet<_> = fresh.iter().map(|object| object.id).collect();
-    for object in &fresh {
-        inputs.extend(overlapping(below, object).map(|other| other.id));
-    }
-    Some(Plan { kind: Kind::Rewrite, inputs, level: 0, reason })
+    let movable: BTreeSet<_> = parts.iter().filter_map(Part::alone).collect();
+    let (kind, inputs) = if movable.is_empty() { (Kind::Rewrite, part.ids()) } else { (Kind::Move, movable) };
+    Some((Plan { kind, inputs, level: 0, reason }, over))
 }
 
 /// Pushes one object of the level that is furthest over its bound into the next; also how many times its bound it has.

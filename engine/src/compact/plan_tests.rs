@@ -70,6 +70,36 @@ fn what_is_furthest_beyond_its_bound_comes_first() {
 }
 
 #[test]
+fn fresh_runs_are_merged_part_by_part_the_deepest_first() {
+    let level: RunMeta = (0..4).map(|n| object(n, n as u8 * 10, n as u8 * 10 + 9)).collect();
+    let fresh = vec![
+        vec![object(10, 0, 18), object(11, 21, 22)],
+        vec![object(12, 2, 17), object(13, 20, 39)],
+        vec![object(14, 25, 30)],
+    ];
+    let mut manifest = Manifest { fresh, levels: vec![level], ..Manifest::default() };
+    let plan = next(&manifest, CommitSeq(0), &LIMITS).unwrap();
+    assert_eq!((plan.kind, ids(&plan), plan.reason), (Kind::Rewrite, vec![2, 3, 11, 13, 14], "fresh runs"));
+    apply(&mut manifest, &plan.inputs, 0, vec![object(50, 20, 39)]);
+    assert_eq!(manifest.fresh, [vec![object(10, 0, 18)], vec![object(12, 2, 17)]]);
+    let plan = next(&manifest, CommitSeq(0), &LIMITS).unwrap();
+    assert_eq!(ids(&plan), [0, 1, 10, 12]);
+}
+
+/// Else a reader would have ever more indexes to look into.
+#[test]
+fn many_fresh_runs_are_merged_wherever_they_lie() {
+    let level: RunMeta = (0..20).map(|n| object(n, n as u8 * 10, n as u8 * 10 + 9)).collect();
+    let run = |n: u128| vec![object(100 + n, n as u8 * 10 + 3, n as u8 * 10 + 4)];
+    let mut manifest = Manifest { fresh: (0..7).map(run).collect(), levels: vec![level], ..Manifest::default() };
+    let limits = Limits { last_level_bytes: 10_000, ..LIMITS };
+    assert_eq!(next(&manifest, CommitSeq(0), &limits), None);
+    manifest.fresh.push(run(7));
+    let plan = next(&manifest, CommitSeq(0), &limits).unwrap();
+    assert_eq!((plan.kind, ids(&plan).len(), plan.reason), (Kind::Rewrite, 2, "fresh runs"));
+}
+
+#[test]
 fn a_range_delete_drops_whole_objects_without_reading_them() {
     let manifest = Manifest {
         levels: vec![vec![object(1, 0, 9), object(2, 10, 20), object(3, 21, 30)]],
@@ -162,6 +192,7 @@ proptest! {
             prop_assert!(manifest.check_order().is_ok(), "{:?}", plan);
             prop_assert_eq!(covered(&manifest), before);
         }
-        prop_assert!(manifest.fresh.len() < LIMITS.fresh_runs);
+        let deepest = parts(&manifest).iter().map(Part::depth).max();
+        prop_assert!(deepest.is_none_or(|depth| depth < LIMITS.fresh_runs));
     }
 }

@@ -1,7 +1,7 @@
 //! The flush, spill and compaction under way: how much they rest, and how far the compaction has come.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -10,8 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::rest::Rest;
-use crate::format::manifest::{Manifest, RunMeta};
+use super::{parts::parts, rest::Rest};
+use crate::format::manifest::{Manifest, ObjectMeta};
 
 /// What a tree's flushes, spills and compactions share with those that watch them.
 #[derive(Debug, Default)]
@@ -36,13 +36,27 @@ impl Work {
         *self.step.lock() = None;
     }
 
-    /// Fresh runs that wait to be merged. Those in hand count for what is left to do of them, so that what depends on this
-    /// changes with the work and not in jumps at the end of each step.
+    /// Fresh runs that wait to be merged: how many lie over each other, on the average of their bytes and the first level's.
+    /// Those in hand count for what is left to do of them, so that what depends on this changes with the work and not in jumps
+    /// at the end of each step.
     pub(crate) fn waiting_runs(&self, manifest: &Manifest) -> f64 {
         let step = self.step.lock().clone();
-        let is_in_hand = |step: &Step, run: &RunMeta| run.iter().all(|object| step.inputs.contains(&object.id));
-        let in_hand = |run: &RunMeta| step.as_ref().filter(|step| is_in_hand(step, run));
-        manifest.fresh.iter().map(|run| in_hand(run).map_or(1.0, |step| step.left())).sum()
+        let step = step.as_deref();
+        let bytes: u64 =
+            manifest.fresh.iter().chain(manifest.levels.first()).flatten().map(|object| object.bytes).sum();
+        let mut waiting = 0.0;
+        for part in parts(manifest) {
+            // A run that came to the part after the step began waits.
+            let left =
+                |object: &ObjectMeta| step.filter(|step| step.inputs.contains(&object.id)).map_or(1.0, Step::left);
+            let mut of_run = BTreeMap::<usize, f64>::new();
+            for (run, object) in &part.fresh {
+                let most = of_run.entry(*run).or_default();
+                *most = most.max(left(object));
+            }
+            waiting += of_run.into_values().sum::<f64>() * part.bytes() as f64 / bytes.max(1) as f64;
+        }
+        waiting
     }
 }
 
@@ -70,11 +84,11 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::manifest::ObjectMeta;
 
     #[test]
     fn runs_in_hand_count_for_what_is_left_of_them() {
-        let run = |ids: &[u128]| ids.iter().map(|id| ObjectMeta { id: *id, ..ObjectMeta::default() }).collect();
+        let object = |id: &u128| ObjectMeta { id: *id, bytes: 10, ..ObjectMeta::default() };
+        let run = |ids: &[u128]| ids.iter().map(object).collect();
         let mut manifest = Manifest { fresh: vec![run(&[1, 2]), run(&[3])], ..Manifest::default() };
         let work = Work::default();
         assert_eq!(work.waiting_runs(&manifest), 2.0);
@@ -93,5 +107,29 @@ mod tests {
         manifest.fresh.push(run(&[5]));
         work.give_up();
         assert_eq!(work.waiting_runs(&manifest), 2.0);
+    }
+
+    #[test]
+    fn a_part_counts_for_its_share_of_the_bytes() {
+        let object = |id: u128, bytes: u64, key: &'static [u8]| ObjectMeta {
+            id,
+            bytes,
+            first: key.into(),
+            last: key.into(),
+            ..ObjectMeta::default()
+        };
+        let fresh = |id: u128| vec![object(id, 10, b"a"), object(id + 1, 10, b"b")];
+        let levels = vec![vec![object(90, 80, b"a"), object(91, 80, b"b"), object(92, 160, b"c")]];
+        let mut manifest = Manifest { fresh: vec![fresh(1), fresh(11)], levels, ..Manifest::default() };
+        let work = Work::default();
+        assert_eq!(work.waiting_runs(&manifest), 2.0 * 200.0 / 360.0);
+        let step = work.begin([1, 11, 90].into(), 100);
+        step.merged(50);
+        assert_eq!(work.waiting_runs(&manifest), (1.0 * 100.0 + 2.0 * 100.0) / 360.0, "half of one part is done");
+        step.merged(50);
+        let half_way = work.waiting_runs(&manifest);
+        manifest.fresh.iter_mut().for_each(|run| drop(run.remove(0)));
+        manifest.levels[0][0].bytes = 100;
+        assert_eq!(work.waiting_runs(&manifest), half_way, "nothing jumps when it is in force");
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     read::Frozen,
     spill::Spilled,
-    types::{CommitSeq, Item},
+    types::{CommitSeq, Item, Op},
 };
 
 /// Rows taken from a memtable at a time.
@@ -22,6 +22,17 @@ pub(crate) struct Entry {
     pub(crate) key: Bytes,
     pub(crate) seq: CommitSeq,
     pub(crate) stored: Stored,
+}
+
+impl Entry {
+    fn bytes(&self) -> u64 {
+        let value = match &self.stored {
+            Stored::Op(Op::Put(value)) => value.len() as u64,
+            Stored::Op(Op::Delete) => 0,
+            Stored::Pages { len, .. } => u64::from(*len),
+        };
+        self.key.len() as u64 + value
+    }
 }
 
 impl From<Item> for Entry {
@@ -60,6 +71,14 @@ impl Source {
     /// Every version of a frozen memtable that a snapshot at or above `floor` can reach.
     pub fn frozen(frozen: Arc<Frozen>, floor: CommitSeq) -> Self {
         Self { buffer: VecDeque::new(), feed: Feed::Frozen { frozen, floor, after: None } }
+    }
+
+    /// Bytes that are to be written of it, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        match &self.feed {
+            Feed::Frozen { frozen, .. } => frozen.size(),
+            Feed::Done | Feed::Disk { .. } => self.buffer.iter().map(Entry::bytes).sum(),
+        }
     }
 
     /// Makes sure that there is an entry; `false` at the end.

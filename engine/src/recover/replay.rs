@@ -117,8 +117,7 @@ fn machine(job: &Job<'_>, owner: Owner, manifest: Manifest) -> Result<(LogId, Ar
     let state =
         if manifest.state.is_empty() { MachineState::default() } else { MachineState::decode(&manifest.state)? };
     let (up_to, membership) = (manifest.up_to, manifest.membership.clone());
-    let tree_options = TreeOptions { object_bytes: job.options.object_bytes, ..TreeOptions::new(owner) };
-    let tree = Tree::of(job.store.clone(), Arc::new(cache), tree_options, manifest);
+    let tree = Tree::of(job.store.clone(), Arc::new(cache), TreeOptions::of(job.options, owner), manifest);
     let (clock, entropy) = (Arc::clone(&job.clock), Arc::clone(&job.entropy));
     let inner = Arc::new(Inner::new(job.options.clone(), clock, entropy, tree, Spill::off(), false));
     let runtime = tokio::runtime::Handle::current();

@@ -43,6 +43,9 @@ pub struct Options {
     /// Log that fills an object of Holdfast's archive before its time, in MiB
     #[arg(long, default_value_t = 16)]
     pub archive_mib: u64,
+    /// Size of Holdfast's pages, in KiB
+    #[arg(long, default_value_t = 16)]
+    pub page_kib: usize,
     /// Size of Holdfast's objects, in MiB
     #[arg(long, default_value_t = 32)]
     pub object_mib: u64,

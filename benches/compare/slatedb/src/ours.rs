@@ -30,6 +30,7 @@ impl Ours {
         options.nvme_cache = Some(bench_options.nvme_mib << 20);
         (options.memtable_bytes, options.frozen_bytes) = memtables(bench_options);
         options.flush_bytes = Some(bench_options.flush_mib << 20);
+        options.page_bytes = bench_options.page_kib << 10;
         options.object_bytes = bench_options.object_mib << 20;
         options.archive_bytes = (bench_options.archive_mib as usize) << 20;
         options.log_bytes = bench_options.log_mib << 20;
@@ -44,13 +45,14 @@ impl Ours {
         let (memtable, frozen) = memtables(options);
         format!(
             "holdfast: page cache {} MiB, memtables {} + {} MiB; on disk log and spill up to {} MiB each, of which {} MiB are \
-             flushed together into objects of {} MiB; an archive object every second or {} MiB",
+             flushed together into objects of {} MiB with pages of {} KiB; an archive object every second or {} MiB",
             options.cache_bytes() >> 20,
             memtable >> 20,
             frozen >> 20,
             options.log_mib,
             options.flush_mib,
             options.object_mib,
+            options.page_kib,
             options.archive_mib
         )
     }
