@@ -121,9 +121,12 @@ pub async fn run(options: BenchOptions, progress: &ProgressSink<'_>) -> Result<R
     let result = phases(&shared, progress).await;
     let shared = std::sync::Arc::into_inner(shared);
     match (result, shared) {
-        (Ok(report), Some(shared)) => shared.target.close().await.map(|()| report),
-        // Clients still hold the target after an error: dropping it is crash-safe.
-        (result, _) => result,
+        (result, Some(shared)) => {
+            let closed = shared.target.close().await;
+            result.and_then(|report| closed.map(|()| report))
+        }
+        // Clients may still hold the target after an error: dropping it is crash-safe.
+        (result, None) => result,
     }
 }
 
