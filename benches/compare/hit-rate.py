@@ -32,7 +32,7 @@ spec.loader.exec_module(three)
 
 DEFAULTS = {
     "restart": {"rows": 5_600_000, "seconds": 60, "memtable": "32M", "nvme": "7G"},
-    "compaction": {"rows": 600_000, "seconds": 180, "memtable": "8M", "nvme": "1G"},
+    "compaction": {"rows": 600_000, "seconds": 180, "memtable": "4M", "nvme": "320M"},
 }
 PORT, ADMIN = 13450, 13451
 # Reads and updates are of one table: both by rows in key order, of which the popular ones lie apart.
@@ -163,8 +163,8 @@ def main():
     add("--seconds", type=int, help="of the measurement; 60 for the restart, 180 for compaction, which rests while commits come")
     add("--each", action="store_true", help="print the figures of each second, too")
     add("--cache", default="128M")
-    add("--nvme", help="7G for the restart, 1G for compaction")
-    add("--memtable", help="32M for the restart, 8M for compaction")
+    add("--nvme", help="7G for the restart, 320M, half of the rows, for compaction")
+    add("--memtable", help="32M for the restart, 4M for compaction")
     add("--dir", help="where the data lies; the system's folder for temporary files")
     options = parser.parse_args()
     for name, value in DEFAULTS[options.what].items():
