@@ -56,7 +56,8 @@ impl Bucket {
     /// A client that goes through the proxy.
     pub fn client(&self) -> Result<AmazonS3> {
         // As Holdfast does on loopback: the SHA-256 of all that is sent would take a quarter of the CPU.
-        let mut builder = AmazonS3Builder::new().with_bucket_name(NAME).with_allow_http(true).with_unsigned_payload(true);
+        let mut builder =
+            AmazonS3Builder::new().with_bucket_name(NAME).with_allow_http(true).with_unsigned_payload(true);
         for (name, value) in self.settings() {
             builder = builder.with_config(name.to_lowercase().parse()?, value);
         }

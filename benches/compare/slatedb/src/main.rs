@@ -52,6 +52,9 @@ pub struct Options {
     /// Only updates, without the reads before them
     #[arg(long)]
     pub updates_only: bool,
+    /// Only gets
+    #[arg(long, conflicts_with = "updates_only")]
+    pub gets_only: bool,
     /// Bytes of each value
     #[arg(long, default_value_t = 1000)]
     pub value_bytes: usize,
@@ -64,9 +67,12 @@ pub struct Options {
     /// Seconds of each phase
     #[arg(long, default_value_t = 20)]
     pub seconds: u64,
-    /// Seconds of the same load before each phase, twice the phase before the first one
+    /// Seconds of the same load before each phase but the first
     #[arg(long, default_value_t = 5)]
     pub warmup: u64,
+    /// Seconds of gets before gets are measured, which fill the caches [default: twice the phase]
+    #[arg(long)]
+    pub gets_warmup: Option<u64>,
     /// Seconds without traffic after which background work is taken to be done
     #[arg(long, default_value_t = 12)]
     pub quiet: u64,
@@ -190,9 +196,12 @@ async fn load_and_read<E: Engine>(bench: &Arc<Bench>, engine: &Arc<E>, results: 
     if bench.options.updates_only {
         return Ok(());
     }
-    let long = Duration::from_secs(bench.options.seconds * 2);
+    let long = Duration::from_secs(bench.options.gets_warmup.unwrap_or(bench.options.seconds * 2));
     let short = Duration::from_secs(bench.options.warmup);
     results.add(load::measure(bench, engine, report::GETS, Work::Get, long).await?)?;
+    if bench.options.gets_only {
+        return Ok(());
+    }
     results.add(load::measure(bench, engine, report::RANGES, Work::Range, short).await?)?;
     results.add(load::measure(bench, engine, report::HOT_GETS, Work::HotGet, short).await?)
 }
@@ -202,6 +211,9 @@ async fn holdfast(bench: &Arc<Bench>, round: usize, results: &mut Results) -> Re
     let second = Duration::from_secs(1);
     let ours = Arc::new(ours::Ours::open(bench, round, second).await?);
     load_and_read(bench, &ours, results).await?;
+    if bench.options.gets_only {
+        return engine::close(ours).await;
+    }
     results.add(load::measure(bench, &ours, report::QUORUM, Work::Update { durable: false }, warm).await?)?;
     results.add(load::measure(bench, &ours, report::BUCKET_1000, Work::Update { durable: true }, warm).await?)?;
     engine::close(ours).await?;
@@ -219,6 +231,9 @@ async fn slatedb(bench: &Arc<Bench>, round: usize, results: &mut Results) -> Res
     let within = bench.options.buffer_bytes();
     let peer = Arc::new(peer::Peer::open(bench, round, by_default, within).await?);
     load_and_read(bench, &peer, results).await?;
+    if bench.options.gets_only {
+        return engine::close(peer).await;
+    }
     results.add(load::measure(bench, &peer, report::MEMORY, Work::Update { durable: false }, warm).await?)?;
     results.add(load::measure(bench, &peer, report::DURABLE_100, Work::Update { durable: true }, warm).await?)?;
     engine::close(peer).await?;
