@@ -196,6 +196,14 @@ pub fn options(data: &Path, bucket: &Arc<SharedBucket>) -> Options {
     options
 }
 
+/// The same, on a clock that the test moves on.
+pub fn clocked(data: &Path, bucket: &Arc<SharedBucket>) -> (Options, Arc<MovedClock>) {
+    let clock = Arc::new(MovedClock::default());
+    let mut options = options(data, bucket);
+    options.clock = Some(clock.clone());
+    (options, clock)
+}
+
 /// Opens it.
 pub async fn open(options: Options) -> Db {
     Db::open("test://", options).await.unwrap()

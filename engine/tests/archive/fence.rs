@@ -1,9 +1,6 @@
 //! The fence: without contact to the bucket nothing is acknowledged after a while, and a cluster that has a successor notices.
 
-use std::{
-    sync::{Arc, atomic::Ordering::SeqCst},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use holdfast::{Archiving, Db, Error, Recovery};
 
@@ -11,10 +8,9 @@ use crate::bucket::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_bucket_nothing_is_acknowledged_after_a_while() {
-    let (dir, bucket, clock) = (tempfile::tempdir().unwrap(), SharedBucket::new(), Arc::new(MovedClock::default()));
-    let mut with = options(&dir.path().join("data"), &bucket);
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), SharedBucket::new());
+    let (mut with, clock) = clocked(&dir.path().join("data"), &bucket);
     with.archive = Archiving::Off;
-    with.clock = Some(clock.clone());
     with.fence_after = Some(Duration::from_secs(600));
     let db = open(with).await;
     let ks = db.keyspace("test").await.unwrap();
@@ -36,10 +32,9 @@ async fn without_the_bucket_nothing_is_acknowledged_after_a_while() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_a_successor_notices_without_an_archive_too() {
-    let (dir, bucket, clock) = (tempfile::tempdir().unwrap(), SharedBucket::new(), Arc::new(MovedClock::default()));
-    let mut with = options(&dir.path().join("old"), &bucket);
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), SharedBucket::new());
+    let (mut with, clock) = clocked(&dir.path().join("old"), &bucket);
     with.archive = Archiving::Off;
-    with.clock = Some(clock.clone());
     with.fence_after = Some(Duration::from_secs(600));
     let old = open(with).await;
     let ks = old.keyspace("test").await.unwrap();

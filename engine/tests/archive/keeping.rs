@@ -1,6 +1,6 @@
 //! Keeping the archive: what is put when, what holds up the purge and the collection, and that both end.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use holdfast::{Archiving, Batch, Durability, format::archive::ArchiveObject};
 
@@ -58,9 +58,8 @@ async fn a_commit_that_waits_for_the_bucket_waits_for_the_archive() {
 /// Rule 6: purged is what is flushed and archived. Rule 2: deleted is what was unlinked by an edit that is archived.
 #[tokio::test(flavor = "multi_thread")]
 async fn purge_and_collection_wait_for_the_archive() {
-    let (dir, bucket, clock) = (tempfile::tempdir().unwrap(), SharedBucket::new(), Arc::new(MovedClock::default()));
-    let mut options = options(&dir.path().join("data"), &bucket);
-    options.clock = Some(clock.clone());
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), SharedBucket::new());
+    let (options, clock) = clocked(&dir.path().join("data"), &bucket);
     let db = open(options).await;
     let ks = db.keyspace("test").await.unwrap();
     db.put(&ks, "first", "v").await.unwrap();
@@ -93,9 +92,8 @@ async fn purge_and_collection_wait_for_the_archive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bucket_does_not_grow_with_what_is_overwritten() {
-    let (dir, bucket, clock) = (tempfile::tempdir().unwrap(), SharedBucket::new(), Arc::new(MovedClock::default()));
-    let mut options = options(&dir.path().join("data"), &bucket);
-    options.clock = Some(clock.clone());
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), SharedBucket::new());
+    let (options, clock) = clocked(&dir.path().join("data"), &bucket);
     let db = open(options).await;
     let ks = db.keyspace("test").await.unwrap();
     let mut most = 0;
@@ -148,9 +146,8 @@ async fn turned_off_it_lets_go_of_log_and_bucket() {
 /// Hundreds of objects are due at once when a flush is in force: deleting them one by one held up what commits wait for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_the_archive_does_not_wait_for_deletes() {
-    let (dir, bucket, clock) = (tempfile::tempdir().unwrap(), SharedBucket::new(), Arc::new(MovedClock::default()));
-    let mut options = options(&dir.path().join("data"), &bucket);
-    options.clock = Some(clock.clone());
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), SharedBucket::new());
+    let (options, clock) = clocked(&dir.path().join("data"), &bucket);
     let db = open(options).await;
     let ks = db.keyspace("test").await.unwrap();
     let commit = |value: u8| {

@@ -183,9 +183,8 @@ async fn a_superseded_cluster_stops_and_deletes_nothing() {
 /// What a superseded cluster is about to delete may be what the new one reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_superseded_collector_asks_and_deletes_nothing() {
-    let (dir, bucket, clock) = (tempfile::tempdir().unwrap(), SharedBucket::new(), Arc::new(MovedClock::default()));
-    let mut settings = options(&dir.path().join("old"), &bucket);
-    settings.clock = Some(clock.clone());
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), SharedBucket::new());
+    let (settings, clock) = clocked(&dir.path().join("old"), &bucket);
     let old = open(settings).await;
     let ks = old.keyspace("test").await.unwrap();
     for round in 0..4 {
