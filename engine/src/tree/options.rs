@@ -9,12 +9,12 @@ pub(crate) const OBJECT_BYTES: u64 = 16 << 20;
 /// Bytes of a page before compression.
 pub(crate) const PAGE_BYTES: usize = 16 << 10;
 
-/// Options of [`Tree::open`].
+/// Options of [`super::Tree::open`].
 #[derive(Clone, Debug)]
 pub struct TreeOptions {
     /// Whom the store belongs to; everything lives under its folder.
     pub owner: Owner,
-    /// Local file that names the current manifest; written and synced before [`Tree::install`] returns.
+    /// Local file that names the current manifest; written and synced before [`super::Tree::install`] returns.
     pub pointer: Option<PathBuf>,
     /// Bytes of a page before compression.
     pub page_bytes: usize,
