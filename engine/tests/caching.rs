@@ -103,6 +103,15 @@ async fn an_expired_page_is_served_while_the_bucket_is_away() {
     db.close().await.unwrap();
 }
 
+/// Puts the rows from 0 on, of a kilobyte each.
+async fn fill(db: &Db, keyspace: &Keyspace, rows: u64, byte: u8) {
+    for rows in (0..rows).collect::<Vec<_>>().chunks(100) {
+        let mut batch = Batch::new();
+        rows.iter().for_each(|row| batch.put(keyspace, row.to_be_bytes().to_vec(), vec![byte; 1000]));
+        db.write(batch, Durability::Quorum).await.unwrap();
+    }
+}
+
 /// The value of a figure of the database.
 fn figure(db: &Db, name: &str) -> u64 {
     db.stats().counters.iter().find(|(of, _)| *of == name).unwrap().1
@@ -121,11 +130,7 @@ async fn pages_that_readers_want_stay_in_ram_through_flushes_and_compactions() {
     let key = |row: u64| row.to_be_bytes().to_vec();
     let mut fetched = Vec::new();
     for round in 0..8u8 {
-        for rows in (0..ROWS).collect::<Vec<_>>().chunks(100) {
-            let mut batch = Batch::new();
-            rows.iter().for_each(|row| batch.put(&keyspace, key(*row), vec![round; 1000]));
-            db.write(batch, Durability::Quorum).await.unwrap();
-        }
+        fill(&db, &keyspace, ROWS, round).await;
         db.checkpoint().await.unwrap();
         // Well before the grace of the dead objects ends, only what is alive is in RAM.
         let settled = async {
@@ -245,11 +250,7 @@ async fn a_scan_asks_for_many_pages_at_once_and_for_none_twice() {
     options.memory_cache = Some(64 << 10);
     let db = Db::open(&url, options).await.unwrap();
     let keyspace = db.keyspace("k").await.unwrap();
-    for rows in (0..ROWS as u64).collect::<Vec<_>>().chunks(100) {
-        let mut batch = Batch::new();
-        rows.iter().for_each(|row| batch.put(&keyspace, row.to_be_bytes().to_vec(), vec![7; 1000]));
-        db.write(batch, Durability::Quorum).await.unwrap();
-    }
+    fill(&db, &keyspace, ROWS as u64, 7).await;
     db.put(&keyspace, "large", vec![9; 3 << 20]).await.unwrap();
     db.checkpoint().await.unwrap();
     let pages = figure(&db, "tree_bytes") / (16 << 10);
@@ -277,5 +278,36 @@ async fn a_scan_asks_for_many_pages_at_once_and_for_none_twice() {
     assert_eq!(scan(&db, &keyspace, end, 2000).await, 2000);
     let fetched = page_reads(&db).1 - before.1;
     assert!(fetched * 4 < pages * 3, "{fetched} of {pages} pages fetched for a quarter of the rows");
+    db.close().await.unwrap();
+}
+
+/// A request costs more than the pages between two that are missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_with_some_pages_in_the_cache_takes_one_request_for_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().join("bucket").display());
+    let mut options = Options::default();
+    options.data_dir = Some(folder.path().join("data"));
+    let db = Db::open(&url, options.clone()).await.unwrap();
+    let keyspace = db.keyspace("k").await.unwrap();
+    fill(&db, &keyspace, 500, 1).await;
+    db.checkpoint().await.unwrap();
+    db.close().await.unwrap();
+    drop(db);
+
+    // Nothing is in RAM.
+    let db = Db::open(&url, options).await.unwrap();
+    let keyspace = db.keyspace("k").await.unwrap();
+    for row in [130u64, 170] {
+        db.get(&keyspace, &row.to_be_bytes()).await.unwrap().unwrap();
+    }
+    let range = ScanOptions { limit_hint: 100, ..ScanOptions::range(105u64.to_be_bytes().to_vec(), vec![255]) };
+    let before = page_reads(&db);
+    assert_eq!(scan(&db, &keyspace, range.clone(), 100).await, 100);
+    let after = page_reads(&db);
+    assert!(after.1 - before.1 >= 4, "{} pages", after.1 - before.1);
+    assert_eq!(after.0 - before.0, 1);
+    assert_eq!(scan(&db, &keyspace, range, 100).await, 100);
+    assert_eq!(page_reads(&db), after);
     db.close().await.unwrap();
 }

@@ -110,6 +110,14 @@ impl Ahead {
     }
 }
 
+/// How many pages so many rows lie in. They begin `anywhere` in the first one, or at its start: where another page is wanted
+/// less often than one time in eight, it is not counted.
+pub(super) fn pages_of(rows: usize, rows_per_page: usize, anywhere: bool) -> usize {
+    let per_page = rows_per_page.max(1);
+    let spare = if anywhere { per_page - (per_page / 8).max(1) } else { 0 };
+    (rows.saturating_sub(1).saturating_add(spare) / per_page).saturating_add(1)
+}
+
 /// The pages to read at once.
 fn window_at(tail: &Tail, at: usize, window: usize, reach: Reach) -> Vec<u32> {
     let leaves = tail.leaves().get(reach.slots(at, window)).unwrap_or_default();
@@ -173,6 +181,14 @@ mod tests {
         assert_eq!(within(&leaves, false, |_| 100), [3, 4, 7]);
         assert_eq!(within(&leaves, true, |_| BYTES_MAX / 2), [7, 4]);
         assert_eq!(within(&leaves, false, |_| BYTES_MAX * 2), [3]);
+    }
+
+    #[test]
+    fn rows_that_begin_anywhere_may_reach_one_page_further() {
+        let rows = [0, 1, 2, 16, 17, 18, 19, 33, 100];
+        assert_eq!(rows.map(|rows| pages_of(rows, 16, false)), [1, 1, 1, 1, 2, 2, 2, 3, 7]);
+        assert_eq!(rows.map(|rows| pages_of(rows, 16, true)), [1, 1, 1, 2, 2, 2, 3, 3, 8]);
+        assert_eq!([pages_of(3, 1, true), pages_of(3, 0, false), pages_of(usize::MAX, 1, true)], [3, 3, usize::MAX]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-use super::ahead::{Ahead, Reach};
+use super::ahead::{self, Ahead, Reach};
 use crate::{
     error::{Error, Result},
     format::{
@@ -51,7 +51,7 @@ pub(crate) struct RunCursor {
     entry: Option<Entry>,
     finished: bool,
     ahead: Ahead,
-    /// Rows that the reader still expects, or `usize::MAX`.
+    /// Rows that the reader still expects behind the current page, or `usize::MAX`.
     expected: usize,
     bulk: Option<Bulk>,
     /// Where the current page was.
@@ -243,6 +243,9 @@ impl RunCursor {
             Bound::Unbounded => leaf.count(),
         };
         self.slots = low..high;
+        if self.expected != usize::MAX {
+            self.expected = self.expected.saturating_sub(self.slots.len()).max(1);
+        }
         self.leaf = Some(leaf);
         if self.reverse && low >= high && low > 0 {
             // Everything in the page is above the bounds' end or below their start; below means there is no more.
@@ -259,7 +262,7 @@ impl RunCursor {
         let rows_per_page = (tail.entries() as usize / tail.leaves().len().max(1)).max(1);
         let wanted = match self.expected {
             usize::MAX => None,
-            expected => Some((expected / rows_per_page).saturating_add(1)),
+            expected => Some(ahead::pages_of(expected, rows_per_page, self.leaf.is_none())),
         };
         // Boxed: one large state machine less inside every step of a scan.
         let reach = self.reach(tail);
@@ -321,12 +324,6 @@ impl RunCursor {
     }
 
     async fn next_page(&mut self) -> Result<()> {
-        if let Some(leaf) = &self.leaf {
-            self.expected = match self.expected {
-                usize::MAX => usize::MAX,
-                expected => expected.saturating_sub(leaf.count()).max(1),
-            };
-        }
         self.leave_page().await?;
         self.load_until_some().await
     }

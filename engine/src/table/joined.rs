@@ -1,4 +1,4 @@
-//! Pages that are fetched together: one request for a run of neighbours that no cache has.
+//! Pages that are fetched together: one request for those that no cache has and that lie near each other.
 //!
 //! Whoever reads ahead notes the run, then asks the cache for each page of it. Fetches that follow, whoever they are for,
 //! find the run and share its request, which the first of them sends.
@@ -24,6 +24,9 @@ use crate::{
 
 /// Bytes of one request.
 const BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes that are fetched though nobody wants them, between two pages that are wanted: cheaper than another request, which
+/// costs money where bytes cost a millisecond.
+const GAP_MAX: u64 = 128 * 1024;
 
 /// Pages as stored, not verified.
 type Pages = Arc<Vec<Bytes>>;
@@ -60,8 +63,8 @@ impl Runs {
 }
 
 impl Table {
-    /// Verified pages, each from wherever it is, in the order asked for. What no cache has of them comes in one request for
-    /// each run of neighbours.
+    /// Verified pages, each from wherever it is, in the order asked for. What no cache has of them comes in as few requests as
+    /// its places in the object allow.
     pub(crate) async fn pages(self: &Arc<Self>, tail: &Arc<Tail>, pages: &[u32]) -> Vec<Result<Bytes>> {
         let (cache, key) = (&self.io.cache, |page: u32| self.cache_key(page));
         // Taken at once: until the others are here they may have gone, and each would come alone.
@@ -69,9 +72,9 @@ impl Table {
         let absent = pages.iter().zip(&in_ram).filter(|(page, here)| here.is_none() && !cache.holds(&key(**page)));
         let mut missing: Vec<u32> = absent.map(|(page, _)| *page).collect();
         missing.sort_unstable();
-        let len = |page| tail.page(page).map_or(0, |at| u64::from(at.len));
+        let place = |page| tail.page(page).map_or(0..0, |at| at.offset..at.offset + u64::from(at.len));
         // Held until the pages are here.
-        let _runs: Vec<_> = neighbours(&missing, len).into_iter().map(|run| self.run(tail, run)).collect();
+        let _runs: Vec<_> = near(&missing, place).into_iter().map(|run| self.run(tail, run)).collect();
         let each = pages.iter().zip(in_ram).map(|(page, here)| async move {
             match here {
                 Some(bytes) => Ok(bytes),
@@ -88,14 +91,15 @@ impl Table {
     }
 }
 
-/// Runs of at least two neighbours among ascending page numbers, each no longer than a request may be.
-fn neighbours(pages: &[u32], len: impl Fn(u32) -> u64) -> Vec<Range<u32>> {
-    let mut runs: Vec<(Range<u32>, u64)> = Vec::new();
-    for page in pages.iter().copied() {
-        let bytes = len(page);
+/// Runs from and to pages that are wanted, of ascending page numbers, for those with company; none is longer than a request
+/// may be. Where a page lies in the object tells `place`.
+fn near(wanted: &[u32], place: impl Fn(u32) -> Range<u64>) -> Vec<Range<u32>> {
+    let mut runs: Vec<(Range<u32>, Range<u64>)> = Vec::new();
+    for page in wanted.iter().copied() {
+        let bytes = place(page);
         match runs.last_mut() {
-            Some((run, total)) if run.end == page && *total + bytes <= BYTES_MAX => {
-                (run.end, *total) = (page + 1, *total + bytes);
+            Some((run, has)) if bytes.start <= has.end + GAP_MAX && bytes.end <= has.start + BYTES_MAX => {
+                (run.end, has.end) = (page.saturating_add(1), bytes.end);
             }
             _ => runs.push((page..page.saturating_add(1), bytes)),
         }
@@ -107,11 +111,25 @@ fn neighbours(pages: &[u32], len: impl Fn(u32) -> u64) -> Vec<Range<u32>> {
 mod tests {
     use super::*;
 
+    /// Pages of equal length, one behind the other.
+    fn pages_of(len: u64) -> impl Fn(u32) -> Range<u64> {
+        move |page| u64::from(page) * len..(u64::from(page) + 1) * len
+    }
+
     #[test]
-    fn runs_are_of_neighbours_and_bounded() {
-        assert_eq!(neighbours(&[], |_| 1), []);
-        assert_eq!(neighbours(&[4, 5, 6, 8, 10, 11], |_| 1), [4..7, 10..12]);
-        assert_eq!(neighbours(&[1, 2, 3, 4, 5], |_| BYTES_MAX / 2), [1..3, 3..5]);
-        assert_eq!(neighbours(&[1, 2, 3], |_| BYTES_MAX), []);
+    fn runs_are_of_what_is_near_and_bounded() {
+        assert_eq!(near(&[], pages_of(1)), []);
+        assert_eq!(near(&[4], pages_of(1)), []);
+        assert_eq!(near(&[1, 2, 3, 4, 5], pages_of(BYTES_MAX / 2)), [1..3, 3..5]);
+        assert_eq!(near(&[1, 2, 3], pages_of(BYTES_MAX)), []);
+        let page = GAP_MAX / 8;
+        assert_eq!(
+            near(&[4, 5, 14, 15, 25], pages_of(page)),
+            [4..16],
+            "eight pages between two are fetched, nine are not"
+        );
+        let fit = (BYTES_MAX / page) as u32;
+        assert_eq!(near(&(0..fit).step_by(2).collect::<Vec<_>>(), pages_of(page)), [0..fit - 1]);
+        assert_eq!(near(&[0, 8, 16, 24, 32, 40, 48, 56, 64, 65], pages_of(page)), [0..57, 64..66], "gaps count");
     }
 }
