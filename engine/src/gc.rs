@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, stream};
 use holdfast_cache::Cache;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -34,6 +35,8 @@ use crate::{
 
 /// Superseded manifests that stay, for whoever still holds a pointer to one.
 const MANIFESTS_KEPT: usize = 4;
+/// Objects that are deleted at the same time.
+const DELETED_AT_ONCE: usize = 8;
 /// Keys per listing request.
 const LIST_PAGE: usize = 1000;
 
@@ -64,7 +67,6 @@ struct DeadManifest {
 }
 
 /// An object that has left force.
-#[derive(Clone)]
 struct Dead {
     since: Duration,
     /// Index of the log entry that unlinked it.
@@ -202,32 +204,44 @@ impl Tree {
             inner.graveyard.tables.lock().extend(dead);
             return Err(error);
         }
-        for slot in 0..dead.len() {
-            let Dead { table, uncached, .. } = &dead[slot];
-            if table.meta.origin.is_some() {
-                // It lies under an earlier incarnation, whose folder is not ours to clean.
-                inner.io.cache.remove_groups(&[table.meta.id]);
-                continue;
-            }
-            garbage.bytes += table.meta.bytes;
-            garbage.keys.push(table.key());
-            if dry_run {
-                continue;
-            }
-            if let Err(error) = self.store().delete(&table.key(), Cause::Gc).await {
-                inner.graveyard.tables.lock().extend(dead[slot..].iter().cloned());
-                return Err(error);
-            }
-            if !uncached {
-                inner.io.cache.remove_groups(&[table.meta.id]);
-            }
-        }
+        // What lies under an earlier incarnation, whose folder is not ours to clean, is only forgotten.
+        let (ours, others): (Vec<_>, Vec<_>) = dead.into_iter().partition(|dead| dead.table.meta.origin.is_none());
+        garbage.bytes = ours.iter().map(|dead| dead.table.meta.bytes).sum();
+        garbage.keys = ours.iter().map(|dead| dead.table.key()).collect();
         if dry_run {
-            inner.graveyard.tables.lock().extend(dead);
+            inner.graveyard.tables.lock().extend(ours.into_iter().chain(others));
+        } else {
+            let cached = ours.iter().chain(&others).filter(|dead| !dead.uncached);
+            let cached: Vec<_> = cached.map(|dead| dead.table.meta.id).collect();
+            inner.io.cache.remove_groups(&cached);
+            self.delete_dead(ours).await?;
         }
         self.collect_orphans(dry_run, &due, &mut garbage).await?;
         self.collect_manifests(dry_run, &due, &mut garbage).await?;
         Ok(garbage)
+    }
+
+    /// Deletes objects that have left force, some at once, up to the first failure: the others wait for the next collection.
+    async fn delete_dead(&self, mut dead: Vec<Dead>) -> Result<()> {
+        let tables: Vec<_> = dead.iter().map(|dead| dead.table.clone()).collect();
+        let deletes = tables.into_iter().map(|table| async move {
+            self.store().delete(&table.key(), Cause::Gc).await?;
+            Ok(table.meta.id)
+        });
+        let mut deletes = stream::iter(deletes).buffer_unordered(DELETED_AT_ONCE);
+        let mut ended = Ok(());
+        while let Some(deleted) = deletes.next().await {
+            match deleted {
+                Ok(id) => dead.retain(|dead| dead.table.meta.id != id),
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+            }
+        }
+        drop(deletes);
+        self.inner().graveyard.tables.lock().extend(dead);
+        ended
     }
 
     /// Reads the owner record once more if anything is to be deleted.

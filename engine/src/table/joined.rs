@@ -124,12 +124,13 @@ mod tests {
         assert_eq!(near(&[1, 2, 3], pages_of(BYTES_MAX)), []);
         let page = GAP_MAX / 8;
         assert_eq!(
-            near(&[4, 5, 14, 15, 25], pages_of(page)),
-            [4..16],
-            "eight pages between two are fetched, nine are not"
+            near(&[4, 5, 14, 15, 25, 26], pages_of(page)),
+            [4..16, 25..27],
+            "eight between are fetched, nine are not"
         );
         let fit = (BYTES_MAX / page) as u32;
-        assert_eq!(near(&(0..fit).step_by(2).collect::<Vec<_>>(), pages_of(page)), [0..fit - 1]);
+        let every_other: Vec<u32> = (0..fit).step_by(2).collect();
+        assert_eq!(near(&every_other, pages_of(page)).first(), Some(&(0..fit - 1)));
         assert_eq!(near(&[0, 8, 16, 24, 32, 40, 48, 56, 64, 65], pages_of(page)), [0..57, 64..66], "gaps count");
     }
 }

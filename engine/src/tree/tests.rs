@@ -13,6 +13,7 @@ use crate::{
     types::{Item, Op},
 };
 
+mod collect_tests;
 mod step_tests;
 
 fn store_options() -> StoreOptions {
