@@ -43,6 +43,9 @@ pub struct Options {
     /// Log that fills an object of Holdfast's archive before its time, in MiB
     #[arg(long, default_value_t = 16)]
     pub archive_mib: u64,
+    /// Time after which Holdfast's log is archived while commits do not wait for that, in milliseconds
+    #[arg(long, default_value_t = 1000)]
+    pub archive_ms: u64,
     /// Size of Holdfast's pages, in KiB
     #[arg(long, default_value_t = 16)]
     pub page_kib: usize,
@@ -52,9 +55,9 @@ pub struct Options {
     /// Only updates, without the reads before them
     #[arg(long)]
     pub updates_only: bool,
-    /// Only gets
+    /// Only reads
     #[arg(long, conflicts_with = "updates_only")]
-    pub gets_only: bool,
+    pub reads_only: bool,
     /// Bytes of each value
     #[arg(long, default_value_t = 1000)]
     pub value_bytes: usize,
@@ -199,23 +202,20 @@ async fn load_and_read<E: Engine>(bench: &Arc<Bench>, engine: &Arc<E>, results: 
     let long = Duration::from_secs(bench.options.gets_warmup.unwrap_or(bench.options.seconds * 2));
     let short = Duration::from_secs(bench.options.warmup);
     results.add(load::measure(bench, engine, report::GETS, Work::Get, long).await?)?;
-    if bench.options.gets_only {
-        return Ok(());
-    }
     results.add(load::measure(bench, engine, report::RANGES, Work::Range, short).await?)?;
     results.add(load::measure(bench, engine, report::HOT_GETS, Work::HotGet, short).await?)
 }
 
 async fn holdfast(bench: &Arc<Bench>, round: usize, results: &mut Results) -> Result<()> {
     let warm = Duration::from_secs(bench.options.warmup);
-    let second = Duration::from_secs(1);
-    let ours = Arc::new(ours::Ours::open(bench, round, second).await?);
+    let usual = Duration::from_millis(bench.options.archive_ms);
+    let ours = Arc::new(ours::Ours::open(bench, round, usual).await?);
     load_and_read(bench, &ours, results).await?;
-    if bench.options.gets_only {
+    if bench.options.reads_only {
         return engine::close(ours).await;
     }
     results.add(load::measure(bench, &ours, report::QUORUM, Work::Update { durable: false }, warm).await?)?;
-    results.add(load::measure(bench, &ours, report::BUCKET_1000, Work::Update { durable: true }, warm).await?)?;
+    results.add(load::measure(bench, &ours, report::BUCKET, Work::Update { durable: true }, warm).await?)?;
     engine::close(ours).await?;
     for (name, millis) in [(report::BUCKET_100, 100), (report::BUCKET_10, 10)] {
         let ours = Arc::new(ours::Ours::open(bench, round, Duration::from_millis(millis)).await?);
@@ -231,7 +231,7 @@ async fn slatedb(bench: &Arc<Bench>, round: usize, results: &mut Results) -> Res
     let within = bench.options.buffer_bytes();
     let peer = Arc::new(peer::Peer::open(bench, round, by_default, within).await?);
     load_and_read(bench, &peer, results).await?;
-    if bench.options.gets_only {
+    if bench.options.reads_only {
         return engine::close(peer).await;
     }
     results.add(load::measure(bench, &peer, report::MEMORY, Work::Update { durable: false }, warm).await?)?;

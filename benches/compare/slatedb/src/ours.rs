@@ -45,7 +45,7 @@ impl Ours {
         let (memtable, frozen) = memtables(options);
         format!(
             "holdfast: page cache {} MiB, memtables {} + {} MiB; on disk log and spill up to {} MiB each, of which {} MiB are \
-             flushed together into objects of {} MiB with pages of {} KiB; an archive object every second or {} MiB",
+             flushed together into objects of {} MiB with pages of {} KiB; an archive object every {} ms or {} MiB",
             options.cache_bytes() >> 20,
             memtable >> 20,
             frozen >> 20,
@@ -53,6 +53,7 @@ impl Ours {
             options.flush_mib,
             options.object_mib,
             options.page_kib,
+            options.archive_ms,
             options.archive_mib
         )
     }

@@ -11,7 +11,7 @@ pub const RANGES: &str = "ranges of 100, zipf";
 pub const HOT_GETS: &str = "gets, hot set in RAM";
 /// Holdfast's updates.
 pub const QUORUM: &str = "updates, durable: Quorum";
-pub const BUCKET_1000: &str = "updates, durable: Bucket, 1 s";
+pub const BUCKET: &str = "updates, durable: Bucket";
 pub const BUCKET_100: &str = "updates, durable: Bucket, 100 ms";
 pub const BUCKET_10: &str = "updates, durable: Bucket, 10 ms";
 /// SlateDB's updates.
