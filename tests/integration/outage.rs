@@ -7,15 +7,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use hdrhistogram::Histogram;
 use holdfast_tests::{
     proxy::{Fault, Proxy},
     s3::S3Server,
     serve::{Serve, Server},
 };
 use mysql_async::{Conn, Error, prelude::Queryable};
+use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Rows of the table that is read; far more than the cache has room for.
@@ -31,12 +33,37 @@ const LOOK: Duration = Duration::from_millis(50);
 struct Seen {
     /// Numbers below it are committed.
     committed: AtomicU64,
+    /// How long the commits of this phase took.
+    commits: Commits,
     hot: AtomicU64,
     cold: AtomicU64,
     /// Cold reads that were told that the bucket does not answer, since when.
     told: AtomicU64,
     /// Cold reads that were told otherwise to try again.
     refused: AtomicU64,
+}
+
+/// Microseconds.
+struct Commits(Mutex<Histogram<u64>>);
+
+impl Default for Commits {
+    fn default() -> Self {
+        Self(Mutex::new(Histogram::new(3).unwrap()))
+    }
+}
+
+impl Commits {
+    fn took(&self, time: Duration) {
+        self.0.lock().record(time.as_micros() as u64).unwrap();
+    }
+
+    /// The median, the 99th percentile and the slowest since the last call, in milliseconds.
+    fn of_phase(&self) -> String {
+        let mut seen = self.0.lock();
+        let [half, most, all] = [0.5, 0.99, 1.0].map(|share| seen.value_at_quantile(share) as f64 / 1e3);
+        seen.reset();
+        format!("p50 {half:.2} ms, p99 {most:.2} ms, max {all:.0} ms")
+    }
 }
 
 impl Seen {
@@ -63,7 +90,9 @@ async fn load(conn: &mut Conn) {
 async fn write(url: String, seen: Arc<Seen>) {
     let mut conn = Conn::from_url(url).await.unwrap();
     for number in 0.. {
+        let began = Instant::now();
         conn.query_drop(format!("INSERT INTO d.log VALUES ({number},'{}')", value(number))).await.unwrap();
+        seen.commits.took(began.elapsed());
         seen.committed.store(number + 1, SeqCst);
     }
 }
@@ -175,9 +204,11 @@ async fn commits_and_cached_reads_go_on_and_all_mends_itself() {
         let after = seen.counts();
         let [committed, hot, cold, told, refused] = std::array::from_fn(|n| after[n] - before[n]);
         println!(
-            "{name}: {committed} commits, {hot} cached reads, {cold} others, {told} told at once, {refused} refused, {} \
-             requests",
-            proxy.requests() - requests
+            "{name}: {committed} commits ({}), {hot} cached reads, {cold} others, {told} told at once, {refused} refused, {} \
+             requests; RSS: peak {} MiB",
+            seen.commits.of_phase(),
+            proxy.requests() - requests,
+            server.peak_rss() / MIB
         );
         assert!(committed > 100 && hot > 100, "{name}");
         if let Some(ended) = clients.try_join_next() {
@@ -193,7 +224,9 @@ async fn commits_and_cached_reads_go_on_and_all_mends_itself() {
     for row in (0..ROWS).step_by(97) {
         read(&mut conn, row).await.unwrap();
     }
-    let (peak, bound) = (server.peak_rss(), (4 + 12 * 2 + 224) * MIB);
+    // As docs/memory.md has it: long outages take more for what is on disk meanwhile.
+    let away = if seconds > 20 { 80 } else { 0 };
+    let (peak, bound) = (server.peak_rss(), (4 + 12 * 2 + 224 + away) * MIB);
     println!("RSS: peak {} MiB of {} MiB", peak / MIB, bound / MIB);
     assert!(peak <= bound, "{peak} bytes resident, {bound} allowed");
     assert_eq!(server.terminate(), Some(0));
