@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::ready, stream};
 use holdfast_cache::Cache;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -228,18 +228,11 @@ impl Tree {
             self.store().delete(&table.key(), Cause::Gc).await?;
             Ok(table.meta.id)
         });
-        let mut deletes = stream::iter(deletes).buffer_unordered(DELETED_AT_ONCE);
-        let mut ended = Ok(());
-        while let Some(deleted) = deletes.next().await {
-            match deleted {
-                Ok(id) => dead.retain(|dead| dead.table.meta.id != id),
-                Err(error) => {
-                    ended = Err(error);
-                    break;
-                }
-            }
-        }
-        drop(deletes);
+        let deleted = stream::iter(deletes).buffer_unordered(DELETED_AT_ONCE).try_for_each(|id| {
+            dead.retain(|dead| dead.table.meta.id != id);
+            ready(Ok(()))
+        });
+        let ended = deleted.await;
         self.inner().graveyard.tables.lock().extend(dead);
         ended
     }

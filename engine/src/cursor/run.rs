@@ -51,8 +51,8 @@ pub(crate) struct RunCursor {
     entry: Option<Entry>,
     finished: bool,
     ahead: Ahead,
-    /// Rows that the reader still expects behind the current page, or `usize::MAX`.
-    expected: usize,
+    /// Rows that the reader still expects behind the current page, if that is known.
+    expected: Option<usize>,
     bulk: Option<Bulk>,
     /// Where the current page was.
     heat: Heat,
@@ -84,7 +84,7 @@ impl RunCursor {
             slots: 0..0,
             entry: None,
             ahead: Ahead::default(),
-            expected: if limit_hint == 0 { usize::MAX } else { limit_hint },
+            expected: Some(limit_hint).filter(|rows| (1..usize::MAX).contains(rows)),
             bulk: None,
             heat: Heat::Cold,
         }
@@ -215,7 +215,7 @@ impl RunCursor {
         }
         let held = self.ahead.take(table.meta.id, at.page);
         // Who knows how much is wanted has asked for it already.
-        if held.is_some() && self.expected == usize::MAX {
+        if held.is_some() && self.expected.is_none() {
             let reach = self.reach(&tail);
             self.ahead.go_on(&table, &tail, reach);
         }
@@ -243,9 +243,7 @@ impl RunCursor {
             Bound::Unbounded => leaf.count(),
         };
         self.slots = low..high;
-        if self.expected != usize::MAX {
-            self.expected = self.expected.saturating_sub(self.slots.len()).max(1);
-        }
+        self.expected = self.expected.map(|rows| rows.saturating_sub(self.slots.len()).max(1));
         self.leaf = Some(leaf);
         if self.reverse && low >= high && low > 0 {
             // Everything in the page is above the bounds' end or below their start; below means there is no more.
@@ -260,10 +258,7 @@ impl RunCursor {
     /// Fetches the current page and, as misses follow each other, more and more of the pages behind it.
     async fn fetch(&mut self, table: &Arc<Table>, tail: &Arc<Tail>) -> Result<Bytes> {
         let rows_per_page = (tail.entries() as usize / tail.leaves().len().max(1)).max(1);
-        let wanted = match self.expected {
-            usize::MAX => None,
-            expected => Some(ahead::pages_of(expected, rows_per_page, self.leaf.is_none())),
-        };
+        let wanted = self.expected.map(|rows| ahead::pages_of(rows, rows_per_page, self.leaf.is_none()));
         // Boxed: one large state machine less inside every step of a scan.
         let reach = self.reach(tail);
         Box::pin(self.ahead.fetch(table, tail, self.leaf_at, reach, wanted)).await

@@ -43,7 +43,7 @@ pub struct Options {
     /// Log that fills an object of Holdfast's archive before its time, in MiB
     #[arg(long, default_value_t = 16)]
     pub archive_mib: u64,
-    /// Time after which Holdfast's log is archived while commits do not wait for that, in milliseconds
+    /// Time after which Holdfast's log is archived, in milliseconds, but in the phases that name another
     #[arg(long, default_value_t = 1000)]
     pub archive_ms: u64,
     /// Size of Holdfast's pages, in KiB
