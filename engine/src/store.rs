@@ -138,6 +138,8 @@ struct Inner {
     hedges: hedge::Hedges,
     gate: Option<Arc<gate::Gate>>,
     governor: governor::Governor,
+    /// The newest id made here.
+    last_ulid: parking_lot::Mutex<u128>,
 }
 
 impl std::fmt::Debug for Store {
@@ -183,6 +185,7 @@ impl Store {
             hedges: hedge::Hedges::new(limits.hedge_share),
             gate: limits.gate.then(Arc::default),
             governor: governor::Governor::new(limits),
+            last_ulid: parking_lot::Mutex::default(),
             options,
         }))
     }
@@ -252,9 +255,14 @@ impl Store {
         &self.0.options.clock
     }
 
-    /// A new ULID: unique, and ordered by time across terms as far as clocks agree.
+    /// A new ULID: unique, above every one that this handle gave before, and ordered by time across terms as far as clocks
+    /// agree.
     pub(crate) fn new_ulid(&self) -> u128 {
-        ulid::Ulid::from_parts(self.0.options.clock.unix_millis(), self.0.options.entropy.next_u128()).0
+        let made = ulid::Ulid::from_parts(self.0.options.clock.unix_millis(), self.0.options.entropy.next_u128()).0;
+        let mut last = self.0.last_ulid.lock();
+        // Of one millisecond two would be in the order of chance; so would those around a step of the clock.
+        *last = made.max(last.saturating_add(1));
+        *last
     }
 
     /// Stores an object under a key that was never used. Finding the key taken is an error: names are used once.

@@ -313,3 +313,13 @@ fn bad_urls_say_what_is_wrong() {
         assert!(error.contains(expected), "{url}: {error}");
     }
 }
+
+/// Time stands still here: chance alone would put every second pair in the wrong order.
+#[test]
+fn ids_grow_within_a_millisecond_too() {
+    outage::in_simulated_time(async {
+        let (store, ..) = outage::simulated(Limits::default(), None);
+        let ids: Vec<u128> = (0..1000).map(|_| store.new_ulid()).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+    });
+}
