@@ -1,23 +1,25 @@
-//! Owns the memory of failed fetches: whose readers are answered without another fetch, and for how long.
+//! Owns the memory of failed fetches: whose readers are answered without another fetch, and for how long. The only file that
+//! knows moka.
 //!
-//! Bounded: each shard remembers so many keys, and forgets the oldest failure for a new one.
+//! Bounded: so many keys are remembered, and the oldest failure is forgotten for a new one. Time is the caller's, as
+//! moka's own clock can't be injected.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
-use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use moka::{policy::EvictionPolicy, sync::Cache};
+use rustc_hash::FxBuildHasher;
 
 use crate::{Key, OriginError, key::Groups};
 
-const SHARDS: usize = 16;
-/// Keys that one shard remembers.
-const SHARD_KEYS: usize = 256;
+/// Keys that are remembered.
+const KEYS: u64 = 4096;
 /// How often the wait of a key is doubled at most.
 const DOUBLINGS: u32 = 6;
 
+#[derive(Clone)]
 struct Failure {
     error: OriginError,
     at: Duration,
@@ -27,28 +29,29 @@ struct Failure {
 
 /// The keys whose last fetch failed.
 pub(crate) struct Failures {
-    shards: [Mutex<FxHashMap<Key, Failure>>; SHARDS],
-    /// Keys in all shards, so that a cache whose origin works takes no lock.
-    keys: AtomicUsize,
+    keys: Cache<Key, Failure, FxBuildHasher>,
+    /// Whether anything ever failed: a cache whose origin works looks nothing up.
+    any: AtomicBool,
     retry_after: Duration,
 }
 
 impl Failures {
     pub(crate) fn new(retry_after: Duration) -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), keys: AtomicUsize::new(0), retry_after }
+        let keys =
+            Cache::builder().max_capacity(KEYS).eviction_policy(EvictionPolicy::lru()).build_with_hasher(FxBuildHasher);
+        Self { keys, any: AtomicBool::new(false), retry_after }
     }
 
     /// The error that answers for a fetch of `key` now; `None` if it should be made. Who `backs_off` (because it has an
     /// expired record to serve) waits longer with each failure in a row; the others wait for the least time.
     pub(crate) fn withholds(&self, key: &Key, backs_off: bool, now: impl FnOnce() -> Duration) -> Option<OriginError> {
-        if self.keys.load(Relaxed) == 0 {
+        if !self.any.load(Relaxed) {
             return None;
         }
-        let shard = self.shard(key).lock();
-        let failure = shard.get(key)?;
+        let failure = self.keys.get(key)?;
         let doublings = if backs_off { failure.former.min(DOUBLINGS) } else { 0 };
         let until = failure.at.saturating_add(self.retry_after.saturating_mul(1 << doublings));
-        (now() < until).then(|| failure.error.clone())
+        (now() < until).then_some(failure.error)
     }
 
     /// Remembers that a fetch of `key` failed at `now`.
@@ -56,40 +59,26 @@ impl Failures {
         if self.retry_after.is_zero() {
             return;
         }
-        let mut shard = self.shard(&key).lock();
-        let former = shard.get(&key).map(|failure| failure.former.saturating_add(1));
-        if former.is_none() {
-            if shard.len() >= SHARD_KEYS {
-                let oldest = shard.iter().min_by_key(|(key, failure)| (failure.at, **key)).map(|(key, _)| *key);
-                if let Some(oldest) = oldest {
-                    shard.remove(&oldest);
-                }
-            } else {
-                self.keys.fetch_add(1, Relaxed);
-            }
-        }
-        shard.insert(key, Failure { error, at: now, former: former.unwrap_or(0) });
+        self.any.store(true, Relaxed);
+        self.keys.entry(key).and_upsert_with(|failed| {
+            let former = failed.map_or(0, |failed| failed.into_value().former.saturating_add(1));
+            Failure { error, at: now, former }
+        });
     }
 
     /// Forgets the failures of `key`: it was fetched, stored or removed.
     pub(crate) fn clear(&self, key: &Key) {
-        if self.keys.load(Relaxed) > 0 && self.shard(key).lock().remove(key).is_some() {
-            self.keys.fetch_sub(1, Relaxed);
+        if self.any.load(Relaxed) {
+            self.keys.invalidate(key);
         }
     }
 
     /// [`Failures::clear`] for every key of these groups.
     pub(crate) fn clear_groups(&self, groups: &Groups) {
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            let before = shard.len();
-            shard.retain(|key, _| !groups.contains(&key.group));
-            self.keys.fetch_sub(before - shard.len(), Relaxed);
+        if self.any.load(Relaxed) {
+            let failed = self.keys.iter().map(|(key, _)| *key);
+            failed.filter(|key| groups.contains(&key.group)).for_each(|key| self.keys.invalidate(&key));
         }
-    }
-
-    fn shard(&self, key: &Key) -> &Mutex<FxHashMap<Key, Failure>> {
-        &self.shards[(key.mix() >> 56) as usize % SHARDS]
     }
 }
 
@@ -127,24 +116,22 @@ mod tests {
         assert!(!withheld(true, WAIT * 65), "the wait is bounded");
         failures.clear(&key(1));
         assert!(!withheld(true, WAIT));
-        assert_eq!(failures.keys.load(Relaxed), 0);
     }
 
     #[test]
     fn the_memory_is_bounded_and_forgets_the_oldest() {
         let failures = Failures::new(WAIT);
-        let many = (SHARDS * SHARD_KEYS * 2) as u32;
+        let many = 3 * KEYS as u32;
         for item in 0..many {
             failures.note(key(item), error(), Duration::from_millis(item.into()));
         }
-        let held: usize = failures.shards.iter().map(|shard| shard.lock().len()).sum();
-        assert_eq!(held, failures.keys.load(Relaxed));
-        assert!(held <= SHARDS * SHARD_KEYS);
+        failures.keys.run_pending_tasks();
+        assert_eq!(failures.keys.entry_count(), KEYS);
         let newest = Duration::from_millis(u64::from(many) - 1);
         assert!(failures.withholds(&key(many - 1), false, || newest).is_some());
         assert!(failures.withholds(&key(0), false, || Duration::ZERO).is_none());
         failures.clear_groups(&Groups::from_iter([1]));
-        assert_eq!(failures.keys.load(Relaxed), 0);
+        assert!(failures.withholds(&key(many - 1), false, || newest).is_none());
     }
 
     #[test]

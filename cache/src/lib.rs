@@ -29,11 +29,8 @@ pub use crate::{
 };
 
 /// What a record takes on NVMe beyond its payload, which is rounded up to 64 bytes. The device is read and written in
-/// blocks of 4 KiB: where all records are of 4 KiB times n less this, none lies across one block more than it needs.
+/// blocks of 4 KiB: records of 4 KiB times n, and those that are shorter by this, or by little more, take n blocks.
 pub const SLOT_OVERHEAD: usize = nvme::slot::HEADER;
-
-/// Reads that a record placed as [`Place::Hot`] is credited with. The policy's counters end at 15.
-const HOT_READS: usize = 4;
 
 /// A boxed future, as the seams of this crate return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -201,10 +198,7 @@ impl Cache {
         let deadline = shared.deadline(&key);
         // A copy of an older record must not outlive this one in the other tier.
         let copy = match place {
-            Place::Hot => {
-                (0..HOT_READS).for_each(|_| shared.ram.note_miss(&key));
-                shared.ram.insert(key, &bytes, deadline)
-            }
+            Place::Hot => shared.ram.insert_hot(key, &bytes, deadline),
             Place::Ram | Place::Both => shared.ram.insert(key, &bytes, deadline),
             Place::Nvme => {
                 shared.ram.remove(&key);

@@ -6,12 +6,14 @@
 
 pub mod device;
 mod index;
+mod layout;
 mod pread;
 mod queue;
 mod ring;
 mod scan;
 pub(crate) mod slot;
 mod space;
+mod span;
 mod table;
 mod transfer;
 mod writer;
@@ -30,14 +32,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 
 use self::{
     device::{AlignedBuf, Device, Direction, Pool, Transfer},
-    index::{Index, Location, MAX_ZONES},
+    index::{Apart, Index, Location, MAX_ZONES},
     queue::Queue,
     slot::{HEADER, Listed, ZONE_BYTES},
+    span::Span,
     transfer::Extent,
     writer::Writer,
 };
@@ -77,6 +80,8 @@ struct Counters {
 struct Tier {
     device: Arc<dyn Device>,
     index: Index,
+    /// The deadlines of each zone's records.
+    spans: RwLock<Vec<Span>>,
     queue: Queue,
     /// What was fetched of late.
     seen: Mutex<Seen>,
@@ -95,6 +100,15 @@ pub(crate) struct Nvme {
     tier: Arc<Tier>,
     path: PathBuf,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where a record was read from.
+struct Place {
+    at: Location,
+    /// Where in the buffer that begins.
+    skip: usize,
+    /// What the index had of the header of a payload that lies apart, and its deadline.
+    apart: Option<(Apart, Deadline)>,
 }
 
 /// A record read from the device, checked.
@@ -161,7 +175,8 @@ impl Nvme {
     /// Reads a record, or finds that it is not here: unknown, past its grace, damaged or unreadable.
     pub(crate) async fn read(&self, key: Key) -> Option<Record> {
         let tier = &self.tier;
-        let location = tier.index.lookup(&key)?;
+        let (location, apart) = tier.index.lookup(&key)?;
+        let apart = apart.map(|apart| (apart, tier.span(location.zone).deadline(apart.deadline)));
         let extent = Extent::of(location);
         let permit = tier.reads.acquire().await.ok()?;
         let (send, receive) = oneshot::channel();
@@ -173,7 +188,8 @@ impl Nvme {
         });
         let read = receive.await.unwrap_or_else(|_| Err(io::Error::other("the device gave no answer")));
         drop(permit);
-        tier.check(key, location, extent.skip, read)
+        let place = Place { at: location, skip: extent.skip, apart };
+        tier.check(key, place, read)
     }
 
     /// Whether the index has a record. Counts as no use.
@@ -299,6 +315,7 @@ impl Tier {
         Self {
             device,
             index: Index::new(),
+            spans: RwLock::default(),
             queue: Queue::default(),
             seen: Mutex::new(Seen::new(capacity / TYPICAL_RECORD)),
             full: AtomicBool::new(false),
@@ -311,7 +328,8 @@ impl Tier {
         }
     }
 
-    fn check(&self, key: Key, at: Location, skip: usize, read: io::Result<AlignedBuf>) -> Option<Record> {
+    fn check(&self, key: Key, place: Place, read: io::Result<AlignedBuf>) -> Option<Record> {
+        let Place { at, skip, .. } = place;
         let buf = match read {
             Ok(buf) => buf,
             // Not where the index has it any more: the zone was given up meanwhile, which is no trouble of the device.
@@ -321,25 +339,64 @@ impl Tier {
                 return None;
             }
         };
-        let Ok((slot, payload)) = slot::decode(buf.as_slice().get(skip..).unwrap_or_default(), key) else {
+        let bytes = buf.as_slice().get(skip..).unwrap_or_default();
+        let decoded = match place.apart {
+            Some((apart, deadline)) => {
+                slot::decode_apart(bytes, key, at.units, apart.crc).map(|all| (all.len(), 0, deadline))
+            }
+            None => slot::decode(bytes, key).map(|(slot, payload)| (payload.len(), HEADER, slot.deadline)),
+        };
+        let Ok((len, header, deadline)) = decoded else {
             // As above: recycled meanwhile is no damage.
             if self.index.remove(&key, Some(at)) {
                 self.counters.bad_slots.add(1);
             }
             return None;
         };
+        // If the zone was given up meanwhile, the span may have been that of its next life.
+        if let Some((apart, _)) = place.apart
+            && deadline != Deadline::NEVER
+            && self.index.find(&key) != Some((at, Some(apart)))
+        {
+            return None;
+        }
         let now = self.clock.now();
-        if self.expiry.refuses(slot.deadline, now) {
+        if self.expiry.refuses(deadline, now) {
             self.index.remove(&key, Some(at));
             self.counters.expired.add(1);
             return None;
         }
-        let (len, deadline) = (payload.len(), slot.deadline);
         let past = deadline.past(|| now);
         if past.is_none() {
             self.counters.hits.add(1);
         }
-        Some(Record { buf, pool: self.pool.clone(), at: skip + HEADER, len, deadline, past })
+        Some(Record { buf, pool: self.pool.clone(), at: skip + header, len, deadline, past })
+    }
+
+    fn span(&self, zone: u32) -> Span {
+        self.spans.read().get(zone as usize).copied().unwrap_or_default()
+    }
+
+    fn set_span(&self, zone: u32, span: Span) {
+        let mut spans = self.spans.write();
+        let len = spans.len().max(zone as usize + 1);
+        spans.resize(len, Span::default());
+        if let Some(place) = spans.get_mut(zone as usize) {
+            *place = span;
+        }
+    }
+
+    /// Enters a record that lies in a zone, if its deadline has a place in the zone's span.
+    fn enter(&self, zone: u32, listed: &Listed) -> bool {
+        let apart = match listed.apart {
+            None => None,
+            Some(crc) => match self.span(zone).shorten(listed.deadline) {
+                Some(deadline) => Some(Apart { crc, deadline }),
+                None => return false,
+            },
+        };
+        self.index.publish(&listed.key, listed.at(zone), apart);
+        true
     }
 
     /// Indexes a zone that was found in the file, as far as no younger zone has its records, and as long as it is known
@@ -349,13 +406,14 @@ impl Tier {
         let now = self.clock.now();
         let queue = self.queue.lock();
         let slots = if queue.may_index() { &zone.slots[..] } else { &[] };
+        self.set_span(zone.zone, Span::over(slots.iter().map(|slot| slot.deadline)));
         for slot in slots {
             let younger = |at: Location| generation_of(at.zone) > zone.generation;
             if queue.may_come_back(&slot.key)
                 && !self.expiry.refuses(slot.deadline, now)
                 && !self.index.location(&slot.key).is_some_and(younger)
             {
-                self.index.publish(&slot.key, slot.at(zone.zone));
+                self.enter(zone.zone, slot);
             }
         }
         queue.is_open()
@@ -365,23 +423,22 @@ impl Tier {
     fn publish(&self, zone: u32, placed: &[(Listed, u64)]) {
         let mut queue = self.queue.lock();
         for (listed, id) in placed {
-            if queue.settle(&listed.key, *id) {
-                self.index.publish(&listed.key, listed.at(zone));
+            if queue.settle(&listed.key, *id) && self.enter(zone, listed) {
                 self.counters.writes.add(1);
             }
         }
     }
 
     /// Takes a zone's records out of the index. Those that are to be stored again come back, each with its number.
-    fn evict(&self, zone: u32, listed: &[Listed], hot_bytes: u64) -> Vec<(Key, Location, u64)> {
+    fn evict(&self, zone: u32, listed: &[Listed], hot_bytes: u64) -> Vec<(Listed, u64)> {
         // Under the queue's lock, so that a removal finds each record in the index or among those on their way.
         let mut queue = self.queue.lock();
         let evicted = self.index.take_zone(zone, listed, hot_bytes);
         self.counters.evictions.add(evicted.dropped);
         let mut hot = Vec::with_capacity(evicted.hot.len());
-        for (key, location) in evicted.hot {
-            if !queue.is_pending(&key) {
-                hot.push((key, location, queue.register(key)));
+        for listed in evicted.hot {
+            if !queue.is_pending(&listed.key) {
+                hot.push((listed, queue.register(listed.key)));
             }
         }
         hot

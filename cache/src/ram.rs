@@ -1,64 +1,59 @@
-//! Owns the RAM tier, and is the only file that knows moka.
+//! Owns the RAM tier: which records it has, and who leaves.
 //!
-//! Lookups go to a sharded map of our own: a hit costs one uncontended read lock and one reference count. moka decides
-//! who leaves: it sees every insert and miss and one hit in [`SAMPLE`], and its eviction listener takes records out of
-//! the map. So its bookkeeping stays off the hot path, the map's byte count is exact, and the bound can be changed.
+//! A hit costs one uncontended read lock, one reference count, and for the first few hits of a record a store beside it. Who
+//! leaves is decided when something comes, by S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction",
+//! SOSP 2023): what is new waits in a small queue, and gets into the main one if it is read there more than once, or soon
+//! after it left; the main queue's head goes to its tail again for each of its last reads. Whatever changes the map or the
+//! queues holds the queues' lock, so that both agree.
+
+mod queue;
+mod table;
 
 use std::{
-    cell::Cell,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use bytes::Bytes;
-use parking_lot::RwLock;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use parking_lot::Mutex;
 
-use crate::{Key, key::Groups, ttl::Deadline};
+use self::{
+    queue::{Queue, Ticket},
+    table::{Entry, Home, Table, USES_MAX},
+};
+use crate::{Key, key::Groups, seen::Seen, ttl::Deadline};
 
-/// Estimated bytes that a record costs beyond its payload: its places in the map and in moka, and the allocation.
+/// Estimated bytes that a record costs beyond its payload: its places in the map and in a queue, and the allocation.
 pub(crate) const ENTRY_OVERHEAD: u64 = 512;
 
-const SHARDS: usize = 64;
-/// One hit in this many is reported to the eviction policy. A power of two.
-const SAMPLE: u32 = 8;
-/// How often an insert over the bound makes the policy evict before it gives up until the next insert.
-const EVICTION_ROUNDS: usize = 8;
-
-type Policy = moka::sync::Cache<Key, Ticket, FxBuildHasher>;
-
-/// What the policy knows of a record: which one it is, and what it weighs.
-#[derive(Clone, Copy)]
-struct Ticket {
-    id: u64,
-    weight: u32,
-}
-
-struct Entry {
-    bytes: Bytes,
-    deadline: Deadline,
-    id: u64,
-}
-
-/// The records in RAM. Shared with the policy's eviction listener.
-struct Table {
-    shards: [RwLock<FxHashMap<Key, Entry>>; SHARDS],
-    bytes: AtomicU64,
-    entries: AtomicU64,
-    evictions: AtomicU64,
-}
+/// The small queue's share of the tier, in hundredths.
+const SMALL_PERCENT: u64 = 5;
+/// Reads in the small queue that get a record into the main one.
+const USES_TO_STAY: u8 = 2;
+/// How often the main queue's head is looked at for one that comes. The last one leaves whatever was read of it: nobody
+/// who inserts shall wait until all that was read has come round.
+const LOOKS: usize = 32;
+/// Records that left are remembered while this share of those in RAM leaves after them, in hundredths; up to twice as long.
+const REMEMBERED_PERCENT: u64 = 50;
+/// How small records are taken to be: the memory of those that left has room for as many as fit.
+const SMALL_RECORD: u64 = 4 << 10;
 
 /// The RAM tier.
 pub(crate) struct Ram {
-    table: Arc<Table>,
-    policy: RwLock<Policy>,
+    table: Table,
+    queues: Mutex<Queues>,
     capacity: AtomicU64,
-    next_id: AtomicU64,
+    evictions: AtomicU64,
     /// How long past their deadline records are kept.
     grace: Duration,
+}
+
+struct Queues {
+    small: Queue,
+    main: Queue,
+    /// Those that left the small queue unread.
+    left: Seen,
+    next_id: u64,
 }
 
 /// What a lookup found.
@@ -73,14 +68,15 @@ pub(crate) enum Found {
 
 impl Ram {
     pub(crate) fn new(capacity: u64, grace: Duration) -> Self {
-        let table = Arc::new(Table {
-            shards: std::array::from_fn(|_| RwLock::default()),
-            bytes: AtomicU64::new(0),
-            entries: AtomicU64::new(0),
+        let mut queues = Queues { small: Queue::default(), main: Queue::default(), left: memory(capacity), next_id: 0 };
+        queues.resize(capacity);
+        Self {
+            table: Table::default(),
+            queues: Mutex::new(queues),
+            capacity: AtomicU64::new(capacity),
             evictions: AtomicU64::new(0),
-        });
-        let policy = RwLock::new(policy(capacity, &table));
-        Self { table, policy, capacity: AtomicU64::new(capacity), next_id: AtomicU64::new(0), grace }
+            grace,
+        }
     }
 
     /// Looks a record up. The clock is read only if the record can expire.
@@ -91,14 +87,11 @@ impl Ram {
         if past.is_some_and(|past| past >= self.grace) {
             let id = entry.id;
             drop(shard);
-            self.table.remove_if(key, id);
+            self.forget(&mut self.queues.lock(), key, Some(id));
             return Found::Expired;
         }
+        entry.note_use();
         let bytes = entry.bytes.clone();
-        drop(shard);
-        if sampled() {
-            self.policy.read().get(key);
-        }
         match past {
             Some(past) => Found::Stale(bytes, past),
             None => Found::Hit(bytes),
@@ -110,58 +103,58 @@ impl Ram {
         self.table.shard(key).read().get(key).is_some_and(|entry| entry.deadline.past(now).is_none())
     }
 
-    /// Tells the policy that `key` was wanted and not here, so that it is kept once it comes.
-    pub(crate) fn note_miss(&self, key: &Key) {
-        self.policy.read().get(key);
-    }
-
     /// Stores a copy of `bytes`, so that a slice of a large buffer never keeps that buffer alive, and returns the copy.
     /// Whatever is over the bound afterwards is evicted; that may be the new record.
     pub(crate) fn insert(&self, key: Key, bytes: &[u8], deadline: Deadline) -> Bytes {
+        self.place(key, bytes, deadline, false)
+    }
+
+    /// [`Ram::insert`] for what counts as read often.
+    pub(crate) fn insert_hot(&self, key: Key, bytes: &[u8], deadline: Deadline) -> Bytes {
+        self.place(key, bytes, deadline, true)
+    }
+
+    fn place(&self, key: Key, bytes: &[u8], deadline: Deadline, hot: bool) -> Bytes {
         let copy = Bytes::copy_from_slice(bytes);
+        let queues = &mut *self.queues.lock();
         let weight = weight(copy.len());
-        if weight > self.capacity.load(Relaxed) {
+        if weight > self.capacity() {
+            self.forget(queues, &key, None);
             return copy;
         }
-        let id = self.next_id.fetch_add(1, Relaxed);
-        self.table.insert(key, Entry { bytes: copy.clone(), deadline, id });
-        let policy = self.policy.read();
-        policy.insert(key, Ticket { id, weight: u32::try_from(weight).unwrap_or(u32::MAX) });
-        self.evict_to_bound(&policy);
+        let read_before = self.table.uses(&key).is_some_and(|uses| uses > 0);
+        let id = queues.next_id;
+        queues.next_id += 1;
+        let (home, uses) = match hot {
+            true => (Home::Main, USES_MAX),
+            false if read_before || queues.left.has(&key) => (Home::Main, 0),
+            false => (Home::Small, 0),
+        };
+        let former = self.table.insert(key, Entry::new(copy.clone(), deadline, id, home, uses));
+        queues.of(home).push(Ticket { key, id, weight });
+        self.gone(queues, former);
+        self.settle(queues, LOOKS);
         copy
     }
 
     pub(crate) fn keys(&self, max: usize) -> Vec<Key> {
-        let mut keys = Vec::new();
-        for shard in &self.table.shards {
-            keys.extend(shard.read().keys().take(max - keys.len()));
-        }
-        keys
+        self.table.keys(max)
     }
 
     pub(crate) fn remove(&self, key: &Key) {
-        self.table.remove(key);
-        self.policy.read().invalidate(key);
+        self.forget(&mut self.queues.lock(), key, None);
     }
 
     pub(crate) fn remove_groups(&self, groups: &Groups) {
-        let policy = self.policy.read();
-        for key in self.table.keys_of(groups) {
-            self.table.remove(&key);
-            policy.invalidate(&key);
-        }
+        self.table.keys_of(groups).iter().for_each(|key| self.remove(key));
     }
 
-    /// Changes the bound: a new policy learns every record, and evicts what no longer fits.
+    /// Changes the bound; what no longer fits leaves.
     pub(crate) fn resize(&self, capacity: u64) {
-        let mut current = self.policy.write();
+        let mut queues = self.queues.lock();
         self.capacity.store(capacity, Relaxed);
-        let next = policy(capacity, &self.table);
-        for (key, ticket) in self.table.tickets() {
-            next.insert(key, ticket);
-        }
-        *current = next;
-        self.evict_to_bound(&current);
+        queues.resize(capacity);
+        self.settle(&mut queues, usize::MAX);
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -169,70 +162,83 @@ impl Ram {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.table.bytes.load(Relaxed)
+        self.table.bytes()
     }
 
     pub(crate) fn entries(&self) -> u64 {
-        self.table.entries.load(Relaxed)
+        self.table.entries()
     }
 
     pub(crate) fn evictions(&self) -> u64 {
-        self.table.evictions.load(Relaxed)
+        self.evictions.load(Relaxed)
     }
 
-    /// moka evicts in batches, some time after the insert; the bound is kept now.
-    fn evict_to_bound(&self, policy: &Policy) {
-        for _ in 0..EVICTION_ROUNDS {
-            if self.bytes() <= self.capacity() {
-                return;
-            }
-            policy.run_pending_tasks();
+    /// Removes a record, with `only` only if it is that one.
+    fn forget(&self, queues: &mut Queues, key: &Key, only: Option<u64>) {
+        let former = self.table.remove(key, only);
+        self.gone(queues, former);
+    }
+
+    /// Tells the queues of a record that went otherwise than by them.
+    fn gone(&self, queues: &mut Queues, former: Option<Entry>) {
+        if let Some(entry) = former {
+            queues.of(entry.home()).lost(weight(entry.bytes.len()));
+            queues.sweep(&self.table);
         }
+    }
+
+    /// Decides on what the queues have no room for: `looks` at the main one's head, then whoever is there leaves.
+    fn settle(&self, queues: &mut Queues, looks: usize) {
+        while let Some(ticket) = queues.small.overflow() {
+            let Some(uses) = self.table.take_uses(&ticket) else { continue };
+            queues.small.lost(ticket.weight);
+            if uses >= USES_TO_STAY || queues.main.has_room(ticket.weight) {
+                self.table.moved_to_main(&ticket);
+                queues.main.push(ticket);
+            } else {
+                self.evict(&ticket);
+                queues.left.remember(self.entries() * REMEMBERED_PERCENT / 100);
+                queues.left.note(&ticket.key);
+            }
+        }
+        let mut looks = looks;
+        while let Some(ticket) = queues.main.overflow() {
+            let Some(uses) = self.table.spend_use(&ticket) else { continue };
+            queues.main.lost(ticket.weight);
+            if uses > 0 && looks > 0 {
+                looks -= 1;
+                queues.main.push(ticket);
+            } else {
+                self.evict(&ticket);
+            }
+        }
+    }
+
+    fn evict(&self, ticket: &Ticket) {
+        self.table.remove(&ticket.key, Some(ticket.id));
+        self.evictions.fetch_add(1, Relaxed);
     }
 }
 
-impl Table {
-    fn shard(&self, key: &Key) -> &RwLock<FxHashMap<Key, Entry>> {
-        &self.shards[(key.mix() >> 48) as usize % SHARDS]
-    }
-
-    fn insert(&self, key: Key, entry: Entry) {
-        self.bytes.fetch_add(weight(entry.bytes.len()), Relaxed);
-        self.entries.fetch_add(1, Relaxed);
-        let old = self.shard(&key).write().insert(key, entry);
-        self.forget(old);
-    }
-
-    fn remove(&self, key: &Key) {
-        let old = self.shard(key).write().remove(key);
-        self.forget(old);
-    }
-
-    /// Removes the record only if it is still the one named `id`: a newer one may have taken its place.
-    fn remove_if(&self, key: &Key, id: u64) -> bool {
-        let mut shard = self.shard(key).write();
-        let old = if shard.get(key).is_some_and(|entry| entry.id == id) { shard.remove(key) } else { None };
-        drop(shard);
-        let removed = old.is_some();
-        self.forget(old);
-        removed
-    }
-
-    fn forget(&self, old: Option<Entry>) {
-        if let Some(entry) = old {
-            self.bytes.fetch_sub(weight(entry.bytes.len()), Relaxed);
-            self.entries.fetch_sub(1, Relaxed);
+impl Queues {
+    fn of(&mut self, home: Home) -> &mut Queue {
+        match home {
+            Home::Small => &mut self.small,
+            Home::Main => &mut self.main,
         }
     }
 
-    fn keys_of(&self, groups: &Groups) -> Vec<Key> {
-        let wanted = |key: &&Key| groups.contains(&key.group);
-        self.shards.iter().flat_map(|s| s.read().keys().filter(wanted).copied().collect::<Vec<_>>()).collect()
+    fn resize(&mut self, capacity: u64) {
+        let small = capacity * SMALL_PERCENT / 100;
+        self.small.set_capacity(small);
+        self.main.set_capacity(capacity - small);
+        self.left = memory(capacity);
     }
 
-    fn tickets(&self) -> Vec<(Key, Ticket)> {
-        let ticket = |entry: &Entry| Ticket { id: entry.id, weight: weight(entry.bytes.len()) as u32 };
-        self.shards.iter().flat_map(|s| s.read().iter().map(|(k, e)| (*k, ticket(e))).collect::<Vec<_>>()).collect()
+    /// Drops tickets of records that are gone, if they are most.
+    fn sweep(&mut self, table: &Table) {
+        self.small.sweep(|ticket| table.has(ticket));
+        self.main.sweep(|ticket| table.has(ticket));
     }
 }
 
@@ -240,31 +246,89 @@ fn weight(payload: usize) -> u64 {
     payload as u64 + ENTRY_OVERHEAD
 }
 
-fn policy(capacity: u64, table: &Arc<Table>) -> Policy {
-    let table = table.clone();
-    moka::sync::Cache::builder()
-        .max_capacity(capacity)
-        .weigher(|_, ticket: &Ticket| ticket.weight)
-        .eviction_listener(move |key: Arc<Key>, ticket, cause| {
-            if table.remove_if(&key, ticket.id) && cause.was_evicted() {
-                table.evictions.fetch_add(1, Relaxed);
-            }
-        })
-        .build_with_hasher(FxBuildHasher)
+/// A memory of those that leave a tier of so many bytes.
+fn memory(capacity: u64) -> Seen {
+    Seen::new(capacity / SMALL_RECORD)
 }
 
-/// True for one call in [`SAMPLE`] of this thread, on average. Not every fourth call: reads that come in a cycle would
-/// show the policy the same quarter of their keys for ever.
-fn sampled() -> bool {
-    thread_local!(static STATE: Cell<u32> = const { Cell::new(0x9E37_79B9) });
-    STATE
-        .try_with(|state| {
-            let mut x = state.get();
-            x ^= x << 13;
-            x ^= x >> 17;
-            x ^= x << 5;
-            state.set(x);
-            x % SAMPLE == 0
-        })
-        .unwrap_or(false)
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(item: u32) -> Key {
+        Key { group: 1, item }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u32, usize, bool),
+        Read(u32),
+        Remove(u32),
+        Resize(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0u32..60, 0usize..3000, any::<bool>()).prop_map(|(item, len, hot)| Step::Insert(item, len, hot)),
+            8 => (0u32..60).prop_map(Step::Read),
+            2 => (0u32..60).prop_map(Step::Remove),
+            1 => (0u64..50_000).prop_map(Step::Resize),
+        ]
+    }
+
+    /// That map and queues agree, and that the bound is kept.
+    fn check(ram: &Ram) {
+        let queues = ram.queues.lock();
+        let (mut bytes, mut records) = (0, 0);
+        for queue in [&queues.small, &queues.main] {
+            let here: Vec<_> = queue.tickets().filter(|ticket| ram.table.has(ticket)).collect();
+            assert_eq!(queue.load(), (here.len(), here.iter().map(|ticket| ticket.weight).sum::<u64>()));
+            bytes += queue.load().1;
+            records += here.len() as u64;
+        }
+        assert_eq!((bytes, records), (ram.bytes(), ram.entries()));
+        assert!(bytes <= ram.capacity(), "{bytes} bytes of {}", ram.capacity());
+    }
+
+    proptest! {
+        #[test]
+        fn the_map_and_the_queues_agree_and_the_bound_is_kept(steps in prop::collection::vec(step(), 1..300)) {
+            let ram = Ram::new(20_000, Duration::ZERO);
+            let mut lens = std::collections::HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert(item, len, hot) => {
+                        let insert = if hot { Ram::insert_hot } else { Ram::insert };
+                        prop_assert_eq!(insert(&ram, key(item), &vec![7; len], Deadline::NEVER).len(), len);
+                        lens.insert(item, len);
+                    }
+                    Step::Read(item) => {
+                        if let Found::Hit(bytes) = ram.get(&key(item), || Duration::ZERO) {
+                            prop_assert_eq!(Some(&bytes.len()), lens.get(&item));
+                        }
+                    }
+                    Step::Remove(item) => {
+                        ram.remove(&key(item));
+                        lens.remove(&item);
+                        prop_assert!(!ram.contains(&key(item), || Duration::ZERO));
+                    }
+                    Step::Resize(capacity) => ram.resize(capacity),
+                }
+                check(&ram);
+            }
+        }
+    }
+
+    #[test]
+    fn tickets_of_what_is_gone_do_not_pile_up() {
+        let ram = Ram::new(1 << 20, Duration::ZERO);
+        for item in 0..100_000 {
+            ram.insert(key(item), b"x", Deadline::NEVER);
+            ram.remove(&key(item));
+        }
+        assert!(ram.queues.lock().small.tickets().count() < 2000);
+        check(&ram);
+    }
 }

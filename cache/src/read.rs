@@ -59,7 +59,6 @@ impl Shared {
     /// Joins the flight of `key`, or starts it.
     async fn join(shared: &Arc<Self>, key: Key, origin: &Arc<dyn Origin>) -> Result<Answer, Error> {
         shared.counters.ram_misses.add(1);
-        shared.ram.note_miss(&key);
         let recheck = || shared.peek(&key).map(|bytes| Answer::new(bytes, None));
         let fetch = |ticket| Self::fetch(shared.clone(), key, origin.clone(), ticket);
         match shared.flights.join(key, recheck, fetch) {

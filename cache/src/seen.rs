@@ -43,6 +43,17 @@ impl Seen {
         seen
     }
 
+    /// Whether a key was noted, most likely.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        let bits = bits(key, self.now.len() as u64);
+        has(&self.now, bits) || has(&self.before, bits)
+    }
+
+    /// Remembers the last `keys` keys from now on, at most as many as it has room for.
+    pub(crate) fn remember(&mut self, keys: u64) {
+        self.keys = keys.clamp(1, self.now.len() as u64 * 64 / BITS);
+    }
+
     /// Bytes of RAM taken.
     pub(crate) fn memory(&self) -> u64 {
         2 * size_of_val::<[u64]>(&self.now) as u64

@@ -12,6 +12,11 @@ impl Deadline {
     /// The deadline of a record that never expires.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
+    /// The deadline of what expires at `now`.
+    pub(crate) fn at(now: Duration) -> Self {
+        Self(millis(now).min(u64::MAX - 1))
+    }
+
     /// The time since the deadline, if it has come. `now` is a closure, because reading a clock is dear on the hot path
     /// and most records never expire.
     pub(crate) fn past(self, now: impl FnOnce() -> Duration) -> Option<Duration> {
@@ -60,9 +65,13 @@ impl Expiry {
     /// For a record read back from a device: besides one past its grace, one whose deadline lies farther ahead than
     /// the TTL allows is refused. The clock it was written under was another one, so its age is unknown.
     pub(crate) fn refuses(&self, deadline: Deadline, now: Duration) -> bool {
-        let latest = self.ttl.map(|ttl| millis(now).saturating_add(millis(ttl)).min(u64::MAX - 1));
         deadline.past(|| now).is_some_and(|past| past >= self.grace())
-            || latest.is_some_and(|latest| deadline.0 > latest)
+            || self.latest(now).is_some_and(|latest| deadline > latest)
+    }
+
+    /// The latest deadline that a record can have now. `None` if there is no TTL.
+    pub(crate) fn latest(&self, now: Duration) -> Option<Deadline> {
+        self.ttl.map(|ttl| Deadline::at(now.saturating_add(ttl)))
     }
 }
 

@@ -18,7 +18,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("openraft::", &["wal/src/raft"]),
     ("io_uring::", &["wal/src/disk/uring", "cache/src/nvme/"]),
     ("object_store::", &["engine/src/store", "tests/", "benches/compare/slatedb"]),
-    ("moka::", &["cache/src/ram.rs"]),
+    ("moka::", &["cache/src/failures.rs"]),
 ];
 
 /// Crate folders, and the names that their sources must never mention.

@@ -2,15 +2,15 @@
 //!
 //! Sharded. A key is kept as 64 bits: a 32-bit hash of its group, and its item. Two groups whose hashes are the same (one
 //! pair among 90,000 groups, on average) push each other's records out; a slot names its whole key, so that a read finds
-//! out and is a miss. In return a record costs 20 to 25 bytes of RAM, and no shared table of groups is in the way.
+//! out and is a miss. In return a record costs 24 to 27 bytes of RAM, and no shared table of groups is in the way.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
 use super::{
-    slot::{Listed, UNIT},
-    table::Table,
+    slot::{BLOCK, Listed, UNIT},
+    table::{Table, Value},
 };
 use crate::{
     Key,
@@ -33,26 +33,62 @@ pub(crate) struct Location {
     pub(crate) units: u16,
 }
 
-/// A [`Location`] and a count of reads in one word that is never zero: units 15 bits, reads 4, unit 16, zone 24.
+/// What the index has of the header of a payload that lies apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Apart {
+    /// The record's checksum.
+    pub(crate) crc: u32,
+    /// Its deadline, as the span of its zone shortens it.
+    pub(crate) deadline: u16,
+}
+
+/// A [`Location`], a count of reads and a short deadline in one word that is never zero. From the lowest bit on: reads 4,
+/// zone 24, whether the payload lies apart 1; then unit 16 and units 15, or first block 10, blocks 9 and deadline 16.
 #[derive(Clone, Copy)]
 struct Packed(u64);
 
+const UNITS_OF_BLOCK: u16 = (BLOCK / UNIT) as u16;
+
 impl Packed {
-    fn new(at: Location) -> Self {
-        Self(u64::from(at.units) | u64::from(at.unit) << 19 | u64::from(at.zone) << 35)
+    fn new(at: Location, apart: Option<Apart>) -> Self {
+        let rest = match apart {
+            None => u64::from(at.unit) | u64::from(at.units) << 16,
+            Some(apart) => {
+                let (block, blocks) = (at.unit / UNITS_OF_BLOCK, at.units / UNITS_OF_BLOCK);
+                u64::from(block) | u64::from(blocks) << 10 | u64::from(apart.deadline) << 19
+            }
+        };
+        Self(u64::from(at.zone) << 4 | u64::from(apart.is_some()) << 28 | rest << 29)
+    }
+
+    fn zone(self) -> u32 {
+        (self.0 >> 4) as u32 & (MAX_ZONES - 1)
     }
 
     fn location(self) -> Location {
-        let (zone, unit) = ((self.0 >> 35) as u32, (self.0 >> 19) as u16);
-        Location { zone, unit, units: (self.0 & 0x7FFF) as u16 }
+        let (zone, rest) = (self.zone(), self.0 >> 29);
+        if self.is_apart() {
+            let (block, blocks) = (rest as u16 & 0x3FF, (rest >> 10) as u16 & 0x1FF);
+            Location { zone, unit: block * UNITS_OF_BLOCK, units: blocks * UNITS_OF_BLOCK }
+        } else {
+            Location { zone, unit: rest as u16, units: (rest >> 16) as u16 & 0x7FFF }
+        }
+    }
+
+    fn is_apart(self) -> bool {
+        self.0 >> 28 & 1 == 1
+    }
+
+    fn apart(self, crc: u32) -> Option<Apart> {
+        self.is_apart().then_some(Apart { crc, deadline: (self.0 >> 48) as u16 })
     }
 
     fn hits(self) -> u64 {
-        (self.0 >> 15) & MAX_HITS
+        self.0 & MAX_HITS
     }
 
     fn with_hit(self) -> Self {
-        if self.hits() < MAX_HITS { Self(self.0 + (1 << 15)) } else { self }
+        if self.hits() < MAX_HITS { Self(self.0 + 1) } else { self }
     }
 
     fn bytes(self) -> u64 {
@@ -63,6 +99,10 @@ impl Packed {
 /// The 64 bits of a key.
 fn short(key: &Key) -> u64 {
     group_bits(key.group) << 32 | u64::from(key.item)
+}
+
+fn location((word, _): Value) -> Location {
+    Packed(word).location()
 }
 
 fn group_bits(group: u128) -> u64 {
@@ -80,7 +120,7 @@ pub(crate) struct Index {
 #[derive(Debug, Default)]
 pub(crate) struct Evicted {
     /// Records that were read since they were stored, to be stored again.
-    pub(crate) hot: Vec<(Key, Location)>,
+    pub(crate) hot: Vec<Listed>,
     /// Records dropped for want of room (not counting the hot ones).
     pub(crate) dropped: u64,
 }
@@ -91,29 +131,33 @@ impl Index {
         Self { shards, entries: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    /// Where `key` lies. Counts a use.
-    pub(crate) fn lookup(&self, key: &Key) -> Option<Location> {
+    /// Where `key` lies, and what is known of its header if its payload lies apart. Counts a use.
+    pub(crate) fn lookup(&self, key: &Key) -> Option<(Location, Option<Apart>)> {
         let key = short(key);
-        let mut shard = self.shard(key).lock();
-        let value = shard.get_mut(key)?;
-        *value = Packed(*value).with_hit().0;
-        Some(Packed(*value).location())
+        let (word, crc) = self.shard(key).lock().update(key, |word| Packed(word).with_hit().0)?;
+        Some((Packed(word).location(), Packed(word).apart(crc)))
     }
 
     pub(crate) fn contains(&self, key: &Key) -> bool {
         self.location(key).is_some()
     }
 
+    /// [`Index::lookup`] that counts as nothing.
+    pub(crate) fn find(&self, key: &Key) -> Option<(Location, Option<Apart>)> {
+        let key = short(key);
+        let (word, crc) = self.shard(key).lock().get(key)?;
+        Some((Packed(word).location(), Packed(word).apart(crc)))
+    }
+
     /// Where `key` lies. Counts as nothing.
     pub(crate) fn location(&self, key: &Key) -> Option<Location> {
-        let key = short(key);
-        self.shard(key).lock().get(key).map(|value| Packed(value).location())
+        self.find(key).map(|(location, _)| location)
     }
 
     /// Enters a record that has been written. A former record of the key is forgotten.
-    pub(crate) fn publish(&self, key: &Key, at: Location) {
-        let (key, packed) = (short(key), Packed::new(at));
-        let old = self.shard(key).lock().insert(key, packed.0);
+    pub(crate) fn publish(&self, key: &Key, at: Location, apart: Option<Apart>) {
+        let (key, packed) = (short(key), Packed::new(at, apart));
+        let old = self.shard(key).lock().insert(key, (packed.0, apart.map_or(0, |apart| apart.crc)));
         self.count(packed);
         self.uncount(old);
     }
@@ -122,7 +166,7 @@ impl Index {
     pub(crate) fn remove(&self, key: &Key, only_at: Option<Location>) -> bool {
         let key = short(key);
         let mut shard = self.shard(key).lock();
-        let there = shard.get(key).is_some_and(|value| only_at.is_none_or(|at| at == Packed(value).location()));
+        let there = shard.get(key).is_some_and(|value| only_at.is_none_or(|at| at == location(value)));
         let old = if there { shard.remove(key) } else { None };
         drop(shard);
         self.uncount(old);
@@ -138,7 +182,7 @@ impl Index {
 
     /// Forgets the records of zones that `goes` says yes to, and returns how many they were.
     pub(crate) fn remove_zones(&self, goes: impl Fn(u32) -> bool) -> u64 {
-        self.remove_all(|_, value| goes(Packed(value).location().zone))
+        self.remove_all(|_, word| goes(Packed(word).zone()))
     }
 
     /// Takes out the records of a zone whose directory says `listed`. Those that were used since they were stored come
@@ -149,14 +193,14 @@ impl Index {
         for slot in listed.iter().rev() {
             let key = short(&slot.key);
             let mut shard = self.shard(key).lock();
-            let here = |value: &u64| Packed(*value).location() == slot.at(zone);
-            let Some(packed) = shard.get(key).filter(here).map(Packed) else { continue };
+            let here = |value: &Value| location(*value) == slot.at(zone);
+            let Some(packed) = shard.get(key).filter(here).map(|(word, _)| Packed(word)) else { continue };
             shard.remove(key);
             drop(shard);
             self.uncount(Some(packed.0));
             if packed.hits() > 0 && packed.bytes() <= room {
                 room -= packed.bytes();
-                evicted.hot.push((slot.key, packed.location()));
+                evicted.hot.push(*slot);
             } else {
                 evicted.dropped += 1;
             }
@@ -226,7 +270,7 @@ mod tests {
     }
 
     fn listed(key: Key, at: Location) -> Listed {
-        Listed { key, unit: at.unit, units: at.units, deadline: Deadline::NEVER }
+        Listed { key, unit: at.unit, units: at.units, deadline: Deadline::NEVER, apart: None }
     }
 
     #[test]
@@ -234,13 +278,13 @@ mod tests {
         let index = Index::new();
         let slots: Vec<_> = (0..4).map(|item| listed(key(1, item), at(0, item as u16))).collect();
         for slot in &slots {
-            index.publish(&slot.key, slot.at(0));
+            index.publish(&slot.key, slot.at(0), None);
         }
         for item in [0, 1, 3] {
             assert!(index.lookup(&key(1, item)).is_some());
         }
         let evicted = index.take_zone(0, &slots, 2 * UNIT as u64);
-        assert_eq!(evicted.hot, [(key(1, 3), at(0, 3)), (key(1, 1), at(0, 1))]);
+        assert_eq!(evicted.hot, [slots[3], slots[1]]);
         assert_eq!(evicted.dropped, 2);
         assert_eq!((index.entries(), index.bytes()), (0, 0));
     }
@@ -248,23 +292,32 @@ mod tests {
     #[test]
     fn a_replaced_record_does_not_die_with_its_former_zone() {
         let index = Index::new();
-        index.publish(&key(1, 1), at(0, 0));
-        index.publish(&key(1, 1), at(1, 5));
+        index.publish(&key(1, 1), at(0, 0), None);
+        index.publish(&key(1, 1), at(1, 5), None);
         assert_eq!(index.take_zone(0, &[listed(key(1, 1), at(0, 0))], 0).dropped, 0);
-        assert_eq!(index.lookup(&key(1, 1)), Some(at(1, 5)));
+        assert_eq!(index.lookup(&key(1, 1)), Some((at(1, 5), None)));
     }
 
     #[test]
     fn the_largest_values_of_every_field_are_kept_apart() {
         let index = Index::new();
         let edge = Location { zone: MAX_ZONES - 1, unit: u16::MAX, units: 1 << 14 };
-        for (item, place) in [edge, at(MAX_ZONES - 1, 0), at(0, u16::MAX), Location { units: 1 << 14, ..at(0, 0) }]
-            .into_iter()
-            .enumerate()
-        {
-            index.publish(&key(1, item as u32), place);
+        let whole = Location { zone: MAX_ZONES - 1, unit: u16::MAX - 63, units: 1 << 14 };
+        let apart = |crc, deadline| Some(Apart { crc, deadline });
+        let cases = [
+            (edge, None),
+            (at(MAX_ZONES - 1, 0), None),
+            (at(0, u16::MAX), None),
+            (Location { units: 1 << 14, ..at(0, 0) }, None),
+            (whole, apart(u32::MAX, u16::MAX)),
+            (whole, apart(0, 0)),
+            (Location { units: 64, ..at(0, 0) }, apart(u32::MAX, 0)),
+            (Location { units: 64, ..at(0, u16::MAX - 63) }, apart(0, u16::MAX)),
+        ];
+        for (item, (place, apart)) in cases.into_iter().enumerate() {
+            index.publish(&key(1, item as u32), place, apart);
             for _ in 0..20 {
-                assert_eq!(index.lookup(&key(1, item as u32)), Some(place));
+                assert_eq!(index.lookup(&key(1, item as u32)), Some((place, apart)));
             }
         }
     }
@@ -294,7 +347,7 @@ mod tests {
             for (unit, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Publish(group, item, zone) => {
-                        index.publish(&key(group, item), at(zone, unit as u16));
+                        index.publish(&key(group, item), at(zone, unit as u16), None);
                         model.insert(key(group, item), at(zone, unit as u16));
                     }
                     Step::Remove(group, item) => {

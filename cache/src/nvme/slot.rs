@@ -5,24 +5,30 @@
 //! next block of 4 KiB: the device is written in whole blocks. Integers are little-endian. Nothing here is trusted:
 //! whatever does not check out is a miss.
 //!
+//! A payload of whole blocks lies apart from its header, so that to read it takes just these blocks: headers of such
+//! slots follow each other, and their payloads come at the next block, in the same order. Readers check them by what
+//! the index has of the header.
+//!
 //! ```text
 //! slot       0   4  magic "HFCS"
-//!            4   2  version = 2
-//!            6   2  zero
+//!            4   2  version = 3
+//!            6   2  where the payload lies: 0 = behind the header, 1 = apart
 //!            8  16  key: group
 //!           24   4  key: item
 //!           28   4  length of the payload
 //!           32   8  generation of the zone: a leftover of the zone's former life has another
 //!           40   8  deadline, ms of the cache's clock; u64::MAX = never
-//!           48   4  CRC32 of the payload
-//!           52   8  zero
+//!           48   4  CRC32 of bytes 8..28 (the key) and of the payload
+//!           52   2  first unit in the zone of a payload that lies apart
+//!           54   6  zero
 //!           60   4  CRC32 of bytes 0..60
-//!           64   .  payload, then zeros up to the end of the last unit
+//!           64   .  payload, then zeros up to the end of the last unit; nothing if it lies apart
 //!
-//! directory  .   .  entries of 32 bytes: group 16, item 4, first unit in the zone 2, units 2, deadline 8
+//! directory  .   .  entries of 36 bytes: group 16, item 4, first unit in the zone 2, units 2, deadline 8, CRC32 4. Of a
+//!                   payload that lies apart: its own units, 32768 added to their number, and the header's first CRC32
 //!                .  zeros, so that the directory takes whole blocks, as few as it can
 //!                4  magic "HFCZ"
-//!                2  version = 2
+//!                2  version = 3
 //!                2  zero
 //!                4  count of entries
 //!                8  generation of the zone
@@ -48,8 +54,10 @@ pub(crate) const TAIL_BYTES: usize = 8 * BLOCK;
 
 const SLOT_MAGIC: [u8; 4] = *b"HFCS";
 const DIRECTORY_MAGIC: [u8; 4] = *b"HFCZ";
-const VERSION: u16 = 2;
-const ENTRY: usize = 32;
+const VERSION: u16 = 3;
+const ENTRY: usize = 36;
+/// Added to the units of a payload that lies apart, in a directory.
+const APART: u16 = 1 << 15;
 const FOOTER: usize = 32;
 
 /// Why bytes are not the slot or directory that was looked for.
@@ -70,19 +78,30 @@ pub(crate) struct Slot {
     pub(crate) len: u32,
     pub(crate) generation: u64,
     pub(crate) deadline: Deadline,
-    pub(crate) payload_crc: u32,
+    /// CRC32 of the key and the payload.
+    pub(crate) crc: u32,
+    /// First unit in the zone of a payload that lies apart.
+    pub(crate) apart: Option<u16>,
 }
 
-impl Slot {
-    /// Units that the slot takes.
-    pub(crate) fn units(&self) -> u16 {
-        units_for(self.len as usize).unwrap_or(1)
-    }
+/// Whether a payload of so many bytes lies apart from its header.
+pub(crate) fn lies_apart(payload: usize) -> bool {
+    payload > 0 && payload.is_multiple_of(BLOCK)
 }
 
-/// How many units a payload takes, or `None` if it is larger than the largest slot.
+/// How many units a payload takes, with its header if that lies before it; `None` if it is larger than the largest slot.
 pub(crate) fn units_for(payload: usize) -> Option<u16> {
-    (payload <= MAX_PAYLOAD).then(|| (payload + HEADER).div_ceil(UNIT) as u16)
+    let bytes = if lies_apart(payload) { payload } else { payload + HEADER };
+    (payload <= MAX_PAYLOAD).then(|| bytes.div_ceil(UNIT) as u16)
+}
+
+/// The checksum of a record.
+pub(crate) fn checksum(key: &Key, payload: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&key.group.to_le_bytes());
+    crc.update(&key.item.to_le_bytes());
+    crc.update(payload);
+    crc.finalize()
 }
 
 /// Encodes a slot into `out`, which must have room for its units, and zeroes the rest of its last unit. False if it has not.
@@ -92,22 +111,25 @@ pub(crate) fn encode(out: &mut [u8], key: Key, generation: u64, deadline: Deadli
     else {
         return false;
     };
-    *header = header_bytes(&Slot { key, len, generation, deadline, payload_crc: crc32fast::hash(payload) });
+    *header = header_bytes(&Slot { key, len, generation, deadline, crc: checksum(&key, payload), apart: None });
     target.copy_from_slice(payload);
     slack.fill(0);
     true
 }
 
-fn header_bytes(slot: &Slot) -> [u8; HEADER] {
+/// The bytes of a header.
+pub(crate) fn header_bytes(slot: &Slot) -> [u8; HEADER] {
     let mut h = [0; HEADER];
     h[0..4].copy_from_slice(&SLOT_MAGIC);
     h[4..6].copy_from_slice(&VERSION.to_le_bytes());
+    h[6..8].copy_from_slice(&u16::from(slot.apart.is_some()).to_le_bytes());
     h[8..24].copy_from_slice(&slot.key.group.to_le_bytes());
     h[24..28].copy_from_slice(&slot.key.item.to_le_bytes());
     h[28..32].copy_from_slice(&slot.len.to_le_bytes());
     h[32..40].copy_from_slice(&slot.generation.to_le_bytes());
     h[40..48].copy_from_slice(&slot.deadline.0.to_le_bytes());
-    h[48..52].copy_from_slice(&slot.payload_crc.to_le_bytes());
+    h[48..52].copy_from_slice(&slot.crc.to_le_bytes());
+    h[52..54].copy_from_slice(&slot.apart.unwrap_or(0).to_le_bytes());
     let crc = crc32fast::hash(&h[..60]);
     h[60..64].copy_from_slice(&crc.to_le_bytes());
     h
@@ -125,38 +147,65 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<Slot, Bad> {
         len: u32_at(h, 28),
         generation: u64_at(h, 32),
         deadline: Deadline(u64_at(h, 40)),
-        payload_crc: u32_at(h, 48),
+        crc: u32_at(h, 48),
+        apart: (u16_at(h, 6) == 1).then_some(u16_at(h, 52)),
     };
-    units_for(slot.len as usize).map(|_| slot).ok_or(Bad::Garbage)
+    let len = slot.len as usize;
+    let sound = slot.apart.is_none_or(|unit| lies_apart(len) && usize::from(unit).is_multiple_of(BLOCK / UNIT));
+    units_for(len).filter(|_| sound).map(|_| slot).ok_or(Bad::Garbage)
 }
 
-/// Decodes the slot of `key`: its header, and its payload once the checksum fits.
+/// The payload of `key` that lies apart at the beginning of `bytes`, if its checksum is `crc`.
+pub(crate) fn decode_apart(bytes: &[u8], key: Key, units: u16, crc: u32) -> Result<&[u8], Bad> {
+    let payload = bytes.get(..usize::from(units) * UNIT).ok_or(Bad::Garbage)?;
+    if checksum(&key, payload) == crc { Ok(payload) } else { Err(Bad::Garbage) }
+}
+
+/// Decodes the slot of `key` whose payload lies behind its header: the header, and the payload once the checksum fits.
 pub(crate) fn decode(bytes: &[u8], key: Key) -> Result<(Slot, &[u8]), Bad> {
     let slot = decode_header(bytes)?;
     if slot.key != key {
         return Err(Bad::OtherKey);
     }
     let payload = bytes.get(HEADER..HEADER + slot.len as usize).ok_or(Bad::Garbage)?;
-    if crc32fast::hash(payload) != slot.payload_crc {
+    if slot.apart.is_some() || checksum(&key, payload) != slot.crc {
         return Err(Bad::Garbage);
     }
     Ok((slot, payload))
 }
 
-/// Follows the slots of a zone that was not closed: each begins where the last one ended, or at the next block. Ends with
-/// the first that is not of the zone's present life.
+/// Follows the slots of a zone that was not closed: each begins where the last one ended, or at the next block, and payloads
+/// that lie apart are stepped over. Ends with the first that is not of the zone's present life.
 pub(crate) fn walk(zone: &[u8], generation: u64) -> Vec<Listed> {
     let slot_at = |at: usize| {
         let slot = decode_header(zone.get(at..)?).ok().filter(|slot| slot.generation == generation)?;
-        let unit = u16::try_from(at / UNIT).ok()?;
-        Some((at, Listed { key: slot.key, unit, units: slot.units(), deadline: slot.deadline }))
+        let apart = slot.apart.map(|_| slot.crc);
+        let unit = slot.apart.or_else(|| u16::try_from(at / UNIT).ok())?;
+        let units = units_for(slot.len as usize)?;
+        Some((at, Listed { key: slot.key, unit, units, deadline: slot.deadline, apart }))
     };
     let mut slots = Vec::new();
     let mut next = 0;
-    while let Some((at, slot)) = slot_at(next).or_else(|| slot_at(next.next_multiple_of(BLOCK))) {
-        next = at + usize::from(slot.units) * UNIT;
-        if next > zone.len() {
+    // Payloads that lie apart, of the headers read last: where they begin and end.
+    let mut payloads: Option<(usize, usize)> = None;
+    loop {
+        let found = match payloads {
+            Some((start, _)) if next >= start => None,
+            Some(_) => slot_at(next),
+            None => slot_at(next).or_else(|| slot_at(next.next_multiple_of(BLOCK))),
+        };
+        let Some((at, slot)) = found else {
+            let Some((_, end)) = payloads.take() else { break };
+            next = end;
+            continue;
+        };
+        let (start, end) = (usize::from(slot.unit) * UNIT, (usize::from(slot.unit) + usize::from(slot.units)) * UNIT);
+        if end > zone.len() || slot.apart.is_some() && start < at + HEADER {
             break;
+        }
+        next = if slot.apart.is_some() { at + HEADER } else { end };
+        if slot.apart.is_some() {
+            payloads = Some((payloads.map_or(start, |(first, _)| first), end));
         }
         slots.push(slot);
     }
@@ -171,6 +220,8 @@ pub(crate) struct Listed {
     pub(crate) unit: u16,
     pub(crate) units: u16,
     pub(crate) deadline: Deadline,
+    /// The checksum of a payload that lies apart from its header; the units are then those of the payload.
+    pub(crate) apart: Option<u32>,
 }
 
 impl Listed {
@@ -195,8 +246,10 @@ pub(crate) fn encode_directory(out: &mut [u8], generation: u64, slots: &[Listed]
         entry[0..16].copy_from_slice(&slot.key.group.to_le_bytes());
         entry[16..20].copy_from_slice(&slot.key.item.to_le_bytes());
         entry[20..22].copy_from_slice(&slot.unit.to_le_bytes());
-        entry[22..24].copy_from_slice(&slot.units.to_le_bytes());
+        let flag = slot.apart.map_or(0, |_| APART);
+        entry[22..24].copy_from_slice(&(slot.units | flag).to_le_bytes());
         entry[24..32].copy_from_slice(&slot.deadline.0.to_le_bytes());
+        entry[32..36].copy_from_slice(&slot.apart.unwrap_or(0).to_le_bytes());
     }
     let Some((entries, footer)) = out.split_last_chunk_mut::<FOOTER>() else { return false };
     footer[0..4].copy_from_slice(&DIRECTORY_MAGIC);
@@ -228,12 +281,16 @@ pub(crate) fn decode_directory(tail: &[u8]) -> Result<(u64, Vec<Listed>), Bad> {
     let listed = entries.chunks_exact(ENTRY).take(count).map(|e| Listed {
         key: Key { group: u128_at(e, 0), item: u32_at(e, 16) },
         unit: u16_at(e, 20),
-        units: u16_at(e, 22),
+        units: u16_at(e, 22) & !APART,
         deadline: Deadline(u64_at(e, 24)),
+        apart: (u16_at(e, 22) & APART != 0).then_some(u32_at(e, 32)),
     });
     let end = |slot: &Listed| (usize::from(slot.unit) + usize::from(slot.units)) * UNIT;
-    let inside =
-        |slot: &Listed| slot.units > 0 && usize::from(slot.units) * UNIT <= MAX_SLOT && end(slot) <= ZONE_BYTES - bytes;
+    let whole = |units: u16| usize::from(units).is_multiple_of(BLOCK / UNIT);
+    let inside = |slot: &Listed| {
+        let fits = usize::from(slot.units) * UNIT <= MAX_SLOT && end(slot) <= ZONE_BYTES - bytes;
+        slot.units > 0 && fits && (slot.apart.is_none() || whole(slot.unit) && whole(slot.units))
+    };
     let listed: Vec<_> = listed.collect();
     if !listed.iter().all(inside) {
         return Err(Bad::Garbage);
@@ -279,134 +336,5 @@ fn u128_at(bytes: &[u8], at: usize) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const KEY: Key = Key { group: 0x0102_0304_0506_0708_090A_0B0C_0D0E_0F10, item: 0x1122_3344 };
-
-    fn slot_of(payload: &[u8]) -> Vec<u8> {
-        let mut out = vec![0xEE; usize::from(units_for(payload.len()).unwrap()) * UNIT];
-        assert!(encode(&mut out, KEY, 7, Deadline(9), payload));
-        out
-    }
-
-    fn directory_of(generation: u64, listed: &[Listed]) -> Vec<u8> {
-        let mut out = vec![0xEE; directory_bytes(listed.len())];
-        assert!(encode_directory(&mut out, generation, listed));
-        out
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
-    }
-
-    #[test]
-    fn golden_slot() {
-        let bytes = slot_of(b"page");
-        assert_eq!(
-            hex(&bytes[..68]),
-            "4846435302000000100f0e0d0c0b0a090807060504030201443322110400000007000000000000000900000000000000\
-             20b60a1400000000000000001cacdae970616765"
-        );
-        assert_eq!(bytes.len(), 2 * UNIT);
-    }
-
-    #[test]
-    fn golden_directory() {
-        let out = directory_of(7, &[Listed { key: KEY, unit: 3, units: 2, deadline: Deadline(9) }]);
-        assert_eq!(hex(&out[..32]), "100f0e0d0c0b0a09080706050403020144332211030002000900000000000000");
-        assert_eq!(hex(&out[BLOCK - 32..]), "4846435a020000000100000007000000000000000000000000000000ced4ae4f");
-        assert_eq!(out.len(), BLOCK);
-    }
-
-    #[test]
-    fn sizes_at_the_edges() {
-        assert_eq!(units_for(0), Some(1));
-        assert_eq!(units_for(1), Some(2));
-        assert_eq!(units_for(UNIT), Some(2));
-        assert_eq!(units_for(MAX_PAYLOAD), Some(1 << 14));
-        assert_eq!(units_for(MAX_PAYLOAD + 1), None);
-        assert_eq!(directory_bytes(127), BLOCK);
-        assert_eq!(directory_bytes(128), 2 * BLOCK);
-    }
-
-    #[test]
-    fn a_newer_version_says_so_and_an_older_one_is_not_read() {
-        for (version, expected) in [(3, Bad::Newer(3)), (1, Bad::Garbage)] {
-            let mut bytes = slot_of(b"page");
-            bytes[4] = version;
-            let crc = crc32fast::hash(&bytes[..60]);
-            bytes[60..64].copy_from_slice(&crc.to_le_bytes());
-            assert_eq!(decode(&bytes, KEY), Err(expected));
-        }
-    }
-
-    #[test]
-    fn another_keys_slot_is_told_from_garbage() {
-        assert_eq!(decode(&slot_of(b"page"), Key { item: 1, ..KEY }), Err(Bad::OtherKey));
-    }
-
-    #[test]
-    fn a_walk_finds_slots_behind_each_other_and_at_the_next_block() {
-        let mut zone = vec![0xEE; 8 * BLOCK];
-        let mut put = |at: usize, item: u32, generation, payload: &[u8]| {
-            let len = usize::from(units_for(payload.len()).unwrap()) * UNIT;
-            assert!(encode(&mut zone[at..at + len], Key { item, ..KEY }, generation, Deadline::NEVER, payload));
-        };
-        put(0, 1, 7, &[1; 100]);
-        put(192, 2, 7, &[2; 10]);
-        put(BLOCK, 3, 7, &[3; 4032]);
-        put(2 * BLOCK, 4, 7, &[]);
-        put(3 * BLOCK, 5, 6, &[5]);
-        put(4 * BLOCK, 6, 7, &[6]);
-        let found: Vec<_> = walk(&zone, 7).iter().map(|slot| (slot.key.item, slot.unit, slot.units)).collect();
-        assert_eq!(found, [(1, 0, 3), (2, 3, 2), (3, 64, 64), (4, 128, 1)]);
-    }
-
-    proptest! {
-        #[test]
-        fn slots_round_trip(payload in prop::collection::vec(any::<u8>(), 0..20_000)) {
-            let bytes = slot_of(&payload);
-            let (slot, read) = decode(&bytes, KEY).unwrap();
-            prop_assert_eq!(read, &payload[..]);
-            prop_assert_eq!((slot.generation, slot.deadline), (7, Deadline(9)));
-        }
-
-        #[test]
-        fn a_flipped_bit_is_found(payload in prop::collection::vec(any::<u8>(), 1..9000), at in any::<prop::sample::Index>(), bit in 0u32..8) {
-            let mut bytes = slot_of(&payload);
-            let at = at.index(HEADER + payload.len());
-            bytes[at] ^= 1u8 << bit;
-            prop_assert!(decode(&bytes, KEY).is_err());
-        }
-
-        #[test]
-        fn any_bytes_decode_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..5000), count in any::<u32>()) {
-            let _ = decode(&bytes, KEY);
-            let _ = decode_directory(&bytes);
-            let _ = walk(&bytes, 7);
-            // With a footer that lies about its size.
-            let mut tail = directory_of(7, &[]);
-            tail[BLOCK - 24..BLOCK - 20].copy_from_slice(&count.to_le_bytes());
-            prop_assert!(count == 0 || decode_directory(&tail).is_err());
-        }
-
-        #[test]
-        fn directories_round_trip(slots in prop::collection::vec((any::<u128>(), any::<u32>(), 0u16..30_000, 1u16..1 << 14, any::<u64>()), 0..1000)) {
-            let listed: Vec<_> = slots
-                .into_iter()
-                .map(|(group, item, unit, units, d)| Listed { key: Key { group, item }, unit, units, deadline: Deadline(d) })
-                .collect();
-            let count = listed.len();
-            let mut out = directory_of(3, &listed);
-            prop_assert_eq!(directory_extent(&out), Some(out.len()));
-            prop_assert_eq!(decode_directory(&out), Ok((3, listed.clone())));
-            let longer = [vec![0xEE; 3 * BLOCK], out.clone()].concat();
-            prop_assert_eq!(decode_directory(&longer), Ok((3, listed)));
-            out[40] ^= 1;
-            prop_assert!(decode_directory(&out).is_err() || count < 2, "past the second entry, or padding");
-        }
-    }
-}
+#[path = "slot_tests.rs"]
+mod tests;

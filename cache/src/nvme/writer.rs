@@ -4,19 +4,21 @@
 //! A zone is filled front to back. When it is full its directory closes it, and the oldest zone is emptied to be filled
 //! next; records of that zone which were read since they were stored are carried over (FIFO with reinsertion).
 
-use std::{fs::File, io, sync::Arc};
+use std::{fs::File, io, sync::Arc, time::Duration};
 
 use super::{
     Tier,
     device::{AlignedBuf, Direction},
+    layout::{self, Layout, Spot},
     queue::{Job, Work},
     scan,
-    slot::{self, BLOCK, Listed, UNIT, ZONE_BYTES},
+    slot::{self, BLOCK, HEADER, Listed, Slot, UNIT, ZONE_BYTES},
     space,
+    span::Span,
     transfer::{Extent, Pending, offset, start, start_read},
     zones::{Filled, Zone, Zones},
 };
-use crate::{Key, ttl::Deadline};
+use crate::ttl::Deadline;
 
 /// Bytes of records of one write at most, about.
 const BATCH_BYTES: usize = 1 << 20;
@@ -41,11 +43,11 @@ impl Open {
     }
 }
 
-/// Slots placed one behind the other, for one write.
+/// Records for one write.
 #[derive(Default)]
 struct Run {
     jobs: Vec<Job>,
-    bytes: usize,
+    layout: Layout,
 }
 
 /// The writer's own state.
@@ -134,15 +136,16 @@ impl Writer {
     fn store(&mut self, jobs: Vec<Job>) {
         let mut run = Run::default();
         for job in jobs {
-            let Some(units) = slot::units_for(job.bytes.len()) else { continue };
-            let bytes = usize::from(units) * UNIT;
-            let end = |open: &Open| open.next + run.bytes + bytes <= open.limit(run.jobs.len() + 1);
-            if !self.open.as_ref().is_some_and(end) {
+            let Some(with) = run.layout.with(job.bytes.len()) else { continue };
+            let fits = |open: &Open| open.next + with.bytes() <= open.limit(run.jobs.len() + 1);
+            if self.open.as_ref().is_some_and(fits) {
+                run.layout = with;
+            } else {
                 self.write_run(std::mem::take(&mut run));
                 self.close_zone();
                 self.open_zone();
+                run.layout = Layout::default().with(job.bytes.len()).unwrap_or_default();
             }
-            run.bytes += bytes;
             run.jobs.push(job);
         }
         self.write_run(run);
@@ -151,19 +154,11 @@ impl Writer {
     /// One contiguous write, then its records can be found. If it fails they are not stored, and the place is skipped.
     fn write_run(&mut self, run: Run) {
         let Some(open) = self.open.as_mut().filter(|_| !run.jobs.is_empty()) else { return };
-        let mut buf = AlignedBuf::zeroed(run.bytes);
+        let mut buf = AlignedBuf::zeroed(run.layout.bytes());
         let mut placed: Vec<(Listed, u64)> = Vec::with_capacity(run.jobs.len());
-        let mut rest = buf.as_mut_slice();
-        let mut at = open.next;
-        for job in &run.jobs {
-            let Some(units) = slot::units_for(job.bytes.len()) else { break };
-            let Some((out, after)) = rest.split_at_mut_checked(usize::from(units) * UNIT) else { break };
-            rest = after;
-            if slot::encode(out, job.key, open.generation, job.deadline, &job.bytes) {
-                let unit = (at / UNIT) as u16;
-                placed.push((Listed { key: job.key, unit, units, deadline: job.deadline }, job.id));
-            }
-            at += usize::from(units) * UNIT;
+        let spots = layout::spots(run.jobs.iter().map(|job| job.bytes.len()));
+        for (job, spot) in run.jobs.iter().zip(spots) {
+            placed.extend(put(buf.as_mut_slice(), open, job, spot).map(|listed| (listed, job.id)));
         }
         let written = buf.as_slice().len();
         let write = start(&self.tier.device, Direction::Write, offset(open.zone, open.next), buf);
@@ -196,21 +191,31 @@ impl Writer {
     fn open_zone(&mut self) {
         let Some(next) = self.zones.next() else { return };
         let zone = next.number();
-        let mut carried = self.empty(next).into_iter().peekable();
+        let carried = self.empty(next);
         let generation = self.next_generation;
         self.next_generation += 1;
         self.zones.opened(zone, generation);
         let free = matches!(next, Zone::Free(_));
         self.open = Some(Open { zone, generation, free, next: 0, listed: Vec::new() });
+        self.tier.set_span(zone, self.span(carried.as_slice()));
+        let mut carried = carried.into_iter().peekable();
         self.tier.set_full(self.is_full());
         while carried.peek().is_some() {
             let mut run = Run::default();
-            while let Some(job) = carried.next_if(|_| run.bytes < BATCH_BYTES) {
-                run.bytes += slot::units_for(job.bytes.len()).map_or(0, usize::from) * UNIT;
+            while let Some(job) = carried.next_if(|_| run.layout.bytes() < BATCH_BYTES) {
+                run.layout = run.layout.with(job.bytes.len()).unwrap_or(run.layout);
                 run.jobs.push(job);
             }
             self.write_run(run);
         }
+    }
+
+    /// Room for the deadlines of what is carried over, and of what is stored within a TTL from now.
+    fn span(&self, carried: &[Job]) -> Span {
+        let (now, expiry) = (self.tier.clock.now(), &self.tier.expiry);
+        let last = expiry.latest(now).and_then(|latest| expiry.latest(Duration::from_millis(latest.0)));
+        let ends = last.map(|last| [Deadline::at(now), last]);
+        Span::over(carried.iter().map(|job| job.deadline).chain(ends.into_iter().flatten()))
     }
 
     /// Whether what is stored pushes out what is there.
@@ -228,30 +233,55 @@ impl Writer {
             return Vec::new();
         };
         let hot = tier.evict(zone, &listed, CARRIED_BYTES);
-        let reads = hot.into_iter().map(|(key, location, id)| {
-            let extent = Extent::of(location);
-            (key, id, extent.skip, start_read(&tier.device, extent.offset, extent.len))
+        let reads = hot.into_iter().map(|(listed, id)| {
+            let extent = Extent::of(listed.at(zone));
+            (listed, id, extent.skip, start_read(&tier.device, extent.offset, extent.len))
         });
         let reads: Vec<_> = reads.collect();
-        reads.into_iter().filter_map(|(key, id, skip, read)| self.carry(key, id, skip, read)).collect()
+        reads.into_iter().filter_map(|(listed, id, skip, read)| self.carry(listed, id, skip, read)).collect()
     }
 
     /// A record that is to move; one that cannot be read is dropped.
-    fn carry(&self, key: Key, id: u64, skip: usize, read: Pending) -> Option<Job> {
-        let tier = &self.tier;
-        let read = || -> Option<(bytes::Bytes, Deadline)> {
+    fn carry(&self, listed: Listed, id: u64, skip: usize, read: Pending) -> Option<Job> {
+        let (tier, key, deadline) = (&self.tier, listed.key, listed.deadline);
+        let read = || -> Option<bytes::Bytes> {
             let buf = read.wait().inspect_err(|error| tier.read_failed(error)).ok()?;
             let bytes = buf.as_slice().get(skip..).unwrap_or_default();
-            let (slot, payload) = slot::decode(bytes, key).inspect_err(|_| tier.counters.bad_slots.add(1)).ok()?;
-            Some((bytes::Bytes::copy_from_slice(payload), slot.deadline))
+            let payload = match listed.apart {
+                Some(crc) => slot::decode_apart(bytes, key, listed.units, crc),
+                None => slot::decode(bytes, key).map(|(_, payload)| payload),
+            };
+            let payload = payload.inspect_err(|_| tier.counters.bad_slots.add(1)).ok()?;
+            Some(bytes::Bytes::copy_from_slice(payload))
         };
         let found = read();
         if found.is_none() {
             tier.queue.lock().settle(&key, id);
         }
-        let (bytes, deadline) = found?;
+        let bytes = found?;
         tier.counters.carried_bytes.add(bytes.len() as u64);
         Some(Job { key, bytes, deadline, id })
+    }
+}
+
+/// Puts a record into the buffer of a write that begins where the zone goes on; how the directory lists it.
+fn put(buf: &mut [u8], open: &Open, job: &Job, spot: Spot) -> Option<Listed> {
+    let (key, deadline, generation) = (job.key, job.deadline, open.generation);
+    let units = slot::units_for(job.bytes.len())?;
+    let unit = |at: usize| u16::try_from((open.next + at) / UNIT).ok();
+    match spot {
+        Spot::Packed { at, bytes } => {
+            let encoded = slot::encode(buf.get_mut(at..at + bytes)?, key, generation, deadline, &job.bytes);
+            encoded.then_some(Listed { key, unit: unit(at)?, units, deadline, apart: None })
+        }
+        Spot::Apart { header, payload } => {
+            let (len, crc) = (u32::try_from(job.bytes.len()).ok()?, slot::checksum(&key, &job.bytes));
+            let unit = unit(payload)?;
+            let slot = Slot { key, len, generation, deadline, crc, apart: Some(unit) };
+            buf.get_mut(header..header + HEADER)?.copy_from_slice(&slot::header_bytes(&slot));
+            buf.get_mut(payload..payload + job.bytes.len())?.copy_from_slice(&job.bytes);
+            Some(Listed { key, unit, units, deadline, apart: Some(crc) })
+        }
     }
 }
 

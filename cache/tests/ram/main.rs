@@ -4,6 +4,7 @@
 #[path = "../support/common.rs"]
 mod common;
 mod failing;
+mod popular;
 mod stale;
 
 use std::{sync::Arc, time::Duration};

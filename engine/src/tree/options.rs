@@ -6,8 +6,8 @@ use crate::{compact::plan::Limits, config::Options, format::page::Codec, store::
 
 /// Bytes of pages after which an object ends, unless an option says so.
 pub(crate) const OBJECT_BYTES: u64 = 16 << 20;
-/// Bytes of a page before compression.
-pub(crate) const PAGE_BYTES: usize = 16 << 10;
+/// Bytes of a page before compression: to read one from NVMe takes four blocks of the device.
+pub(crate) const PAGE_BYTES: usize = (16 << 10) - holdfast_cache::SLOT_OVERHEAD;
 
 /// Options of [`super::Tree::open`].
 #[derive(Clone, Debug)]
