@@ -253,7 +253,7 @@ async fn a_scan_asks_for_many_pages_at_once_and_for_none_twice() {
     fill(&db, &keyspace, ROWS as u64, 7).await;
     db.put(&keyspace, "large", vec![9; 3 << 20]).await.unwrap();
     db.checkpoint().await.unwrap();
-    let pages = figure(&db, "tree_bytes") / (16 << 10);
+    let pages = figure(&db, "tree_bytes") / ((16 << 10) - 64);
     assert!(pages > 500);
     let end = ScanOptions::range(0u64.to_be_bytes().to_vec(), (ROWS as u64).to_be_bytes().to_vec());
     // Who wants little gets little.
@@ -266,12 +266,13 @@ async fn a_scan_asks_for_many_pages_at_once_and_for_none_twice() {
     let requests = page_reads(&db).0 - before.0;
     assert!(requests <= 6, "{requests} requests for a value of 3 MiB");
     for options in [end.clone(), end.clone().reversed()] {
-        let before = page_reads(&db);
+        let (before, runs) = (page_reads(&db), figure(&db, "tree_runs"));
         assert_eq!(scan(&db, &keyspace, options, usize::MAX).await, ROWS);
         let after = page_reads(&db);
         let (requests, fetched) = (after.0 - before.0, after.1 - before.1);
         assert!(fetched > 480 && fetched <= pages, "{fetched} of {pages} pages fetched");
-        assert!(requests * 20 < fetched, "{requests} requests for {fetched} pages");
+        // In each run the window grows from one page to 64. There is one run, or more if a slow machine flushed meanwhile.
+        assert!(requests <= 8 * runs + fetched / 32, "{requests} requests for {fetched} pages in {runs} runs");
     }
     // A scan that ends early leaves the rest alone. The last one here: what it read ahead may still come after it.
     let before = page_reads(&db);
