@@ -102,15 +102,6 @@ pub(crate) struct Nvme {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Where a record was read from.
-struct Place {
-    at: Location,
-    /// Where in the buffer that begins.
-    skip: usize,
-    /// What the index had of the header of a payload that lies apart, and its deadline.
-    apart: Option<(Apart, Deadline)>,
-}
-
 /// A record read from the device, checked.
 pub(crate) struct Record {
     buf: AlignedBuf,
@@ -188,8 +179,7 @@ impl Nvme {
         });
         let read = receive.await.unwrap_or_else(|_| Err(io::Error::other("the device gave no answer")));
         drop(permit);
-        let place = Place { at: location, skip: extent.skip, apart };
-        tier.check(key, place, read)
+        tier.check(key, location, apart, read)
     }
 
     /// Whether the index has a record. Counts as no use.
@@ -328,8 +318,15 @@ impl Tier {
         }
     }
 
-    fn check(&self, key: Key, place: Place, read: io::Result<AlignedBuf>) -> Option<Record> {
-        let Place { at, skip, .. } = place;
+    /// The record in what was read. Of a payload that lies `apart`: what the index had of its header, and its deadline.
+    fn check(
+        &self,
+        key: Key,
+        at: Location,
+        apart: Option<(Apart, Deadline)>,
+        read: io::Result<AlignedBuf>,
+    ) -> Option<Record> {
+        let skip = Extent::of(at).skip;
         let buf = match read {
             Ok(buf) => buf,
             // Not where the index has it any more: the zone was given up meanwhile, which is no trouble of the device.
@@ -340,7 +337,7 @@ impl Tier {
             }
         };
         let bytes = buf.as_slice().get(skip..).unwrap_or_default();
-        let decoded = match place.apart {
+        let decoded = match apart {
             Some((apart, deadline)) => {
                 slot::decode_apart(bytes, key, at.units, apart.crc).map(|all| (all.len(), 0, deadline))
             }
@@ -354,7 +351,7 @@ impl Tier {
             return None;
         };
         // If the zone was given up meanwhile, the span may have been that of its next life.
-        if let Some((apart, _)) = place.apart
+        if let Some((apart, _)) = apart
             && deadline != Deadline::NEVER
             && self.index.find(&key) != Some((at, Some(apart)))
         {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::{
-    slot::{BLOCK, Listed, UNIT},
+    slot::{Listed, UNIT, UNITS_OF_BLOCK},
     table::{Table, Value},
 };
 use crate::{
@@ -46,8 +46,6 @@ pub(crate) struct Apart {
 /// zone 24, whether the payload lies apart 1; then unit 16 and units 15, or first block 10, blocks 9 and deadline 16.
 #[derive(Clone, Copy)]
 struct Packed(u64);
-
-const UNITS_OF_BLOCK: u16 = (BLOCK / UNIT) as u16;
 
 impl Packed {
     fn new(at: Location, apart: Option<Apart>) -> Self {

@@ -48,9 +48,8 @@ impl Layout {
     }
 }
 
-/// Where each of these payloads lies, in their order; those that are too large for a slot are left out.
-pub(super) fn spots(payloads: impl Iterator<Item = usize> + Clone) -> Vec<Spot> {
-    let whole = payloads.clone().fold(Layout::default(), |layout, payload| layout.with(payload).unwrap_or(layout));
+/// Where each of the payloads of a write lies, in their order; those that are too large for a slot are left out.
+pub(super) fn spots(whole: Layout, payloads: impl Iterator<Item = usize>) -> Vec<Spot> {
     let mut so_far = Layout::default();
     let spot = |payload| {
         let before = so_far;
@@ -79,6 +78,14 @@ mod tests {
 
     use super::*;
 
+    fn whole(payloads: &[usize]) -> Layout {
+        payloads.iter().fold(Layout::default(), |layout, payload| layout.with(*payload).unwrap_or(layout))
+    }
+
+    fn spots_of(payloads: &[usize]) -> Vec<Spot> {
+        spots(whole(payloads), payloads.iter().copied())
+    }
+
     fn packed(at: usize, bytes: usize) -> Spot {
         Spot::Packed { at, bytes }
     }
@@ -92,20 +99,16 @@ mod tests {
             packed(192, 128),
             Spot::Apart { header: 384, payload: 2 * BLOCK },
         ];
-        assert_eq!(spots(sizes.into_iter()), expected);
+        assert_eq!(spots_of(&sizes), expected);
     }
 
     #[test]
     fn a_slot_that_fills_blocks_nearly_begins_at_one() {
         let page = 4 * BLOCK - HEADER - 200;
         let expected = [packed(0, 4 * BLOCK - 192), packed(4 * BLOCK, 4 * BLOCK - 192)];
-        assert_eq!(spots([page, page].into_iter()), expected);
+        assert_eq!(spots_of(&[page, page]), expected);
         let half = 2 * BLOCK + 100;
-        assert_eq!(
-            spots([half, half].into_iter()),
-            [packed(0, 8384), packed(8384, 8384)],
-            "too much would be left empty"
-        );
+        assert_eq!(spots_of(&[half, half]), [packed(0, 8384), packed(8384, 8384)], "too much would be left empty");
     }
 
     proptest! {
@@ -113,9 +116,9 @@ mod tests {
         fn nothing_overlaps_and_all_lies_in_the_write(
             sizes in prop::collection::vec(prop_oneof![0usize..20_000, (0usize..6).prop_map(|n| n * BLOCK), (0usize..2 << 20)], 0..40)
         ) {
-            let layout = sizes.iter().fold(Layout::default(), |layout, size| layout.with(*size).unwrap_or(layout));
+            let layout = whole(&sizes);
             let fit: Vec<usize> = sizes.iter().copied().filter(|size| slot::units_for(*size).is_some()).collect();
-            let spots = spots(sizes.into_iter());
+            let spots = spots_of(&sizes);
             prop_assert_eq!(spots.len(), fit.len());
             let mut ranges = Vec::new();
             for (spot, size) in spots.iter().zip(fit) {

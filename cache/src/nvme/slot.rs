@@ -36,6 +36,8 @@
 //!                4  CRC32 of the 28 bytes before and of the entries; the end of the zone
 //! ```
 
+use std::ops::Range;
+
 use super::index::Location;
 use crate::{Key, ttl::Deadline};
 
@@ -45,6 +47,7 @@ pub(crate) const BLOCK: usize = 4096;
 pub(crate) const ZONE_BYTES: usize = 4 << 20;
 /// The unit of a slot.
 pub(crate) const UNIT: usize = 64;
+pub(crate) const UNITS_OF_BLOCK: u16 = (BLOCK / UNIT) as u16;
 pub(crate) const HEADER: usize = 64;
 /// The largest slot. Anything larger is not cached on NVMe.
 const MAX_SLOT: usize = 1 << 20;
@@ -151,7 +154,7 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<Slot, Bad> {
         apart: (u16_at(h, 6) == 1).then_some(u16_at(h, 52)),
     };
     let len = slot.len as usize;
-    let sound = slot.apart.is_none_or(|unit| lies_apart(len) && usize::from(unit).is_multiple_of(BLOCK / UNIT));
+    let sound = slot.apart.is_none_or(|unit| lies_apart(len) && unit.is_multiple_of(UNITS_OF_BLOCK));
     units_for(len).filter(|_| sound).map(|_| slot).ok_or(Bad::Garbage)
 }
 
@@ -199,13 +202,15 @@ pub(crate) fn walk(zone: &[u8], generation: u64) -> Vec<Listed> {
             next = end;
             continue;
         };
-        let (start, end) = (usize::from(slot.unit) * UNIT, (usize::from(slot.unit) + usize::from(slot.units)) * UNIT);
-        if end > zone.len() || slot.apart.is_some() && start < at + HEADER {
+        let bytes = slot.bytes();
+        if bytes.end > zone.len() || slot.apart.is_some() && bytes.start < at + HEADER {
             break;
         }
-        next = if slot.apart.is_some() { at + HEADER } else { end };
         if slot.apart.is_some() {
-            payloads = Some((payloads.map_or(start, |(first, _)| first), end));
+            next = at + HEADER;
+            payloads = Some((payloads.map_or(bytes.start, |(first, _)| first), bytes.end));
+        } else {
+            next = bytes.end;
         }
         slots.push(slot);
     }
@@ -228,6 +233,12 @@ impl Listed {
     /// Where the slot lies, given its zone.
     pub(crate) fn at(&self, zone: u32) -> Location {
         Location { zone, unit: self.unit, units: self.units }
+    }
+
+    /// Where the slot, or its payload if that lies apart, is in the zone.
+    fn bytes(&self) -> Range<usize> {
+        let start = usize::from(self.unit) * UNIT;
+        start..start + usize::from(self.units) * UNIT
     }
 }
 
@@ -285,10 +296,9 @@ pub(crate) fn decode_directory(tail: &[u8]) -> Result<(u64, Vec<Listed>), Bad> {
         deadline: Deadline(u64_at(e, 24)),
         apart: (u16_at(e, 22) & APART != 0).then_some(u32_at(e, 32)),
     });
-    let end = |slot: &Listed| (usize::from(slot.unit) + usize::from(slot.units)) * UNIT;
-    let whole = |units: u16| usize::from(units).is_multiple_of(BLOCK / UNIT);
+    let whole = |units: u16| units.is_multiple_of(UNITS_OF_BLOCK);
     let inside = |slot: &Listed| {
-        let fits = usize::from(slot.units) * UNIT <= MAX_SLOT && end(slot) <= ZONE_BYTES - bytes;
+        let fits = slot.bytes().len() <= MAX_SLOT && slot.bytes().end <= ZONE_BYTES - bytes;
         slot.units > 0 && fits && (slot.apart.is_none() || whole(slot.unit) && whole(slot.units))
     };
     let listed: Vec<_> = listed.collect();

@@ -50,6 +50,16 @@ struct Run {
     layout: Layout,
 }
 
+impl Run {
+    /// Adds a record, unless it is too large for a slot.
+    fn push(&mut self, job: Job) {
+        if let Some(layout) = self.layout.with(job.bytes.len()) {
+            self.layout = layout;
+            self.jobs.push(job);
+        }
+    }
+}
+
 /// The writer's own state.
 pub(super) struct Writer {
     tier: Arc<Tier>,
@@ -138,15 +148,12 @@ impl Writer {
         for job in jobs {
             let Some(with) = run.layout.with(job.bytes.len()) else { continue };
             let fits = |open: &Open| open.next + with.bytes() <= open.limit(run.jobs.len() + 1);
-            if self.open.as_ref().is_some_and(fits) {
-                run.layout = with;
-            } else {
+            if !self.open.as_ref().is_some_and(fits) {
                 self.write_run(std::mem::take(&mut run));
                 self.close_zone();
                 self.open_zone();
-                run.layout = Layout::default().with(job.bytes.len()).unwrap_or_default();
             }
-            run.jobs.push(job);
+            run.push(job);
         }
         self.write_run(run);
     }
@@ -156,7 +163,7 @@ impl Writer {
         let Some(open) = self.open.as_mut().filter(|_| !run.jobs.is_empty()) else { return };
         let mut buf = AlignedBuf::zeroed(run.layout.bytes());
         let mut placed: Vec<(Listed, u64)> = Vec::with_capacity(run.jobs.len());
-        let spots = layout::spots(run.jobs.iter().map(|job| job.bytes.len()));
+        let spots = layout::spots(run.layout, run.jobs.iter().map(|job| job.bytes.len()));
         for (job, spot) in run.jobs.iter().zip(spots) {
             placed.extend(put(buf.as_mut_slice(), open, job, spot).map(|listed| (listed, job.id)));
         }
@@ -203,8 +210,7 @@ impl Writer {
         while carried.peek().is_some() {
             let mut run = Run::default();
             while let Some(job) = carried.next_if(|_| run.layout.bytes() < BATCH_BYTES) {
-                run.layout = run.layout.with(job.bytes.len()).unwrap_or(run.layout);
-                run.jobs.push(job);
+                run.push(job);
             }
             self.write_run(run);
         }
