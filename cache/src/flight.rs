@@ -35,8 +35,8 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     /// Whether the key was removed or overwritten since the fetch began: its answer may go to those who asked before,
-    /// but must not be stored.
-    pub(crate) fn superseded(&self) -> bool {
+    /// but must not be stored. Read and written under the shard's lock.
+    fn superseded(&self) -> bool {
         self.superseded.load(Relaxed)
     }
 }
@@ -118,14 +118,23 @@ impl Flights {
         self.shard(key).lock().get(key).is_some_and(|flight| !flight.ticket.superseded())
     }
 
-    /// Makes a running fetch of `key` answer its readers without storing what it got.
-    pub(crate) fn supersede(&self, key: &Key) {
-        if let Some(flight) = self.shard(key).lock().get(key) {
+    /// Changes what the tiers have of `key`, and makes a running fetch answer its readers without storing what it got. No
+    /// fetch begins or stores in between: a read that begins after this gets what `change` made.
+    pub(crate) fn supersede<R>(&self, key: &Key, change: impl FnOnce() -> R) -> R {
+        let shard = self.shard(key).lock();
+        if let Some(flight) = shard.get(key) {
             flight.ticket.superseded.store(true, Relaxed);
         }
+        change()
     }
 
-    /// [`Flights::supersede`] for every key of these groups.
+    /// Stores what the fetch with this ticket found out, unless the key was changed since it began.
+    pub(crate) fn store<R>(&self, key: &Key, ticket: &Ticket, store: impl FnOnce() -> R) -> Option<R> {
+        let _shard = self.shard(key).lock();
+        (!ticket.superseded()).then(store)
+    }
+
+    /// Makes running fetches of every key of these groups answer without storing what they got.
     pub(crate) fn supersede_groups(&self, groups: &Groups) {
         for shard in &self.shards {
             for (_, flight) in shard.lock().iter().filter(|(key, _)| groups.contains(&key.group)) {

@@ -190,36 +190,23 @@ impl Cache {
             || shared.nvme.as_ref().is_some_and(|nvme| nvme.contains(key))
     }
 
-    /// Stores a record, replacing what the key had. The bytes are copied: a slice of a larger buffer does not keep it.
+    /// Stores a record, replacing what the key had: a read that begins after this never gets what was before. The bytes
+    /// are copied: a slice of a larger buffer does not keep it.
     pub fn insert(&self, key: Key, bytes: Bytes, place: Place) {
         let shared = &self.0;
-        shared.flights.supersede(&key);
-        shared.failures.clear(&key);
-        let deadline = shared.deadline(&key);
-        // A copy of an older record must not outlive this one in the other tier.
-        let copy = match place {
-            Place::Hot => shared.ram.insert_hot(key, &bytes, deadline),
-            Place::Ram | Place::Both => shared.ram.insert(key, &bytes, deadline),
-            Place::Nvme => {
-                shared.ram.remove(&key);
-                Bytes::copy_from_slice(&bytes)
-            }
-        };
-        match &shared.nvme {
-            Some(nvme) if place == Place::Ram => nvme.remove(&key),
-            Some(nvme) => nvme.offer(key, copy, deadline, Cause::Inserted),
-            None => {}
-        }
+        shared.flights.supersede(&key, || shared.replace(key, &bytes, place));
     }
 
-    /// Drops one record from every tier.
+    /// Drops one record from every tier: a read that begins after this does not get it.
     pub fn remove(&self, key: &Key) {
-        self.0.flights.supersede(key);
-        self.0.failures.clear(key);
-        self.0.ram.remove(key);
-        if let Some(nvme) = &self.0.nvme {
-            nvme.remove(key);
-        }
+        let shared = &self.0;
+        shared.flights.supersede(key, || {
+            shared.failures.clear(key);
+            shared.ram.remove(key);
+            if let Some(nvme) = &shared.nvme {
+                nvme.remove(key);
+            }
+        });
     }
 
     /// Drops every record of these groups from every tier. Looks at every record that the cache has: a few milliseconds
@@ -229,12 +216,15 @@ impl Cache {
             return;
         }
         let groups: Groups = groups.iter().copied().collect();
-        self.0.flights.supersede_groups(&groups);
-        self.0.failures.clear_groups(&groups);
-        self.0.ram.remove_groups(&groups);
-        if let Some(nvme) = &self.0.nvme {
+        let shared = &self.0;
+        shared.flights.supersede_groups(&groups);
+        shared.failures.clear_groups(&groups);
+        if let Some(nvme) = &shared.nvme {
             nvme.remove_groups(&groups);
+            // Fetches that began meanwhile may bring to RAM what they found there.
+            shared.flights.supersede_groups(&groups);
         }
+        shared.ram.remove_groups(&groups);
     }
 
     /// Changes the bound of the RAM tier; what no longer fits is evicted before this returns.
@@ -280,6 +270,27 @@ impl Cache {
     pub async fn close(&self) {
         if let Some(nvme) = &self.0.nvme {
             nvme.close().await;
+        }
+    }
+}
+
+impl Shared {
+    /// Puts a record into the tiers of `place`, and what the key had out of the others.
+    fn replace(&self, key: Key, bytes: &Bytes, place: Place) {
+        self.failures.clear(&key);
+        let deadline = self.deadline(&key);
+        let copy = match place {
+            Place::Hot => self.ram.insert_hot(key, bytes, deadline),
+            Place::Ram | Place::Both => self.ram.insert(key, bytes, deadline),
+            Place::Nvme => {
+                self.ram.remove(&key);
+                Bytes::copy_from_slice(bytes)
+            }
+        };
+        match &self.nvme {
+            Some(nvme) if place == Place::Ram => nvme.remove(&key),
+            Some(nvme) => nvme.offer(key, copy, deadline, Cause::Inserted),
+            None => {}
         }
     }
 }

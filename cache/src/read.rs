@@ -92,11 +92,8 @@ impl Shared {
             && record.past.is_none_or(|past| self.expiry.serves_while_revalidating(past))
         {
             let payload = record.payload();
-            let bytes = if ticket.superseded() {
-                Bytes::copy_from_slice(payload)
-            } else {
-                self.ram.insert(key, payload, record.deadline)
-            };
+            let stored = self.flights.store(&key, &ticket, || self.ram.insert(key, payload, record.deadline));
+            let bytes = stored.unwrap_or_else(|| Bytes::copy_from_slice(payload));
             return Ok(Answer::new(bytes, record.past));
         }
         let cause = if record.is_some() { Cause::Inserted } else { Cause::Fetched };
@@ -142,21 +139,19 @@ impl Shared {
         self.counters.fetches.add(1);
         let fetched = origin.fetch(key).await.inspect_err(|error| {
             self.counters.fetch_errors.add(1);
-            if !ticket.superseded() {
-                self.failures.note(key, error.clone(), self.clock.now());
-            }
+            self.flights.store(&key, ticket, || self.failures.note(key, error.clone(), self.clock.now()));
         })?;
         self.counters.fetched_bytes.add(fetched.len() as u64);
-        if ticket.superseded() {
-            return Ok(fetched);
-        }
-        self.failures.clear(&key);
-        let deadline = self.deadline(&key);
-        let copy = self.ram.insert(key, &fetched, deadline);
-        if let Some(nvme) = &self.nvme {
-            nvme.offer(key, copy.clone(), deadline, cause);
-        }
-        Ok(copy)
+        let stored = self.flights.store(&key, ticket, || {
+            self.failures.clear(&key);
+            let deadline = self.deadline(&key);
+            let copy = self.ram.insert(key, &fetched, deadline);
+            if let Some(nvme) = &self.nvme {
+                nvme.offer(key, copy.clone(), deadline, cause);
+            }
+            copy
+        });
+        Ok(stored.unwrap_or(fetched))
     }
 
     /// The expired record that may be served if the origin fails: from RAM, or the one read from NVMe.

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod admission;
+mod changing;
 #[path = "../support/common.rs"]
 mod common;
 mod damage;
