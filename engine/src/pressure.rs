@@ -134,7 +134,8 @@ impl Load {
             }
             Shortest::Ranges => format!("{} range deletes in memtables wait for the store", ranges.taken),
             Shortest::Runs => {
-                format!("{} flushed runs wait for compaction", runs.taken.div_ceil(PARTS_OF_RUN))
+                let [taken, bound] = [runs.taken.div_ceil(PARTS_OF_RUN), runs.bound.div_ceil(PARTS_OF_RUN)];
+                format!("compaction is {taken} flushed runs behind, of at most {bound}")
             }
             Shortest::Ram | Shortest::Rows => {
                 let waiting =
@@ -232,6 +233,8 @@ mod tests {
         assert_eq!(runs(20).1, 0);
         assert!(runs(30).0 == Shortest::Runs && (1..REFUSE).contains(&runs(30).1));
         assert_eq!(runs(40), (Shortest::Runs, REFUSE));
+        let load = Load { runs: Part { taken: 39_500, bound: 40_000 }, ..FREE };
+        assert_eq!(load.why(Shortest::Runs, None), "compaction is 40 flushed runs behind, of at most 40");
     }
 
     #[test]

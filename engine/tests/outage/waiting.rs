@@ -67,7 +67,7 @@ async fn commits_are_refused_while_compaction_fails_and_are_told_why() {
             Err(error) => panic!("row {written}: {error}"),
         }
     };
-    assert!(why.contains("40 flushed runs wait for compaction; the last compaction failed: "), "{why}");
+    assert!(why.contains("compaction is 40 flushed runs behind, of at most 40; the last compaction failed: "), "{why}");
     assert!(why.contains("/obj/"), "no object is named: {why}");
     let troubles = db.troubles();
     assert!(troubles.compaction.is_some_and(|compaction| why.contains(&compaction)), "{why}");
