@@ -120,18 +120,20 @@ impl Flights {
 
     /// Changes what the tiers have of `key`, and makes a running fetch answer its readers without storing what it got. No
     /// fetch begins or stores in between: a read that begins after this gets what `change` made.
-    pub(crate) fn supersede<R>(&self, key: &Key, change: impl FnOnce() -> R) -> R {
+    pub(crate) fn supersede(&self, key: &Key, change: impl FnOnce()) {
         let shard = self.shard(key).lock();
         if let Some(flight) = shard.get(key) {
             flight.ticket.superseded.store(true, Relaxed);
         }
-        change()
+        change();
     }
 
     /// Stores what the fetch with this ticket found out, unless the key was changed since it began.
-    pub(crate) fn store<R>(&self, key: &Key, ticket: &Ticket, store: impl FnOnce() -> R) -> Option<R> {
+    pub(crate) fn store(&self, key: &Key, ticket: &Ticket, store: impl FnOnce()) {
         let _shard = self.shard(key).lock();
-        (!ticket.superseded()).then(store)
+        if !ticket.superseded() {
+            store();
+        }
     }
 
     /// Makes running fetches of every key of these groups answer without storing what they got.

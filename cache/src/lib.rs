@@ -194,7 +194,8 @@ impl Cache {
     /// are copied: a slice of a larger buffer does not keep it.
     pub fn insert(&self, key: Key, bytes: Bytes, place: Place) {
         let shared = &self.0;
-        shared.flights.supersede(&key, || shared.replace(key, &bytes, place));
+        let copy = Bytes::copy_from_slice(&bytes);
+        shared.flights.supersede(&key, || shared.replace(key, copy, place));
     }
 
     /// Drops one record from every tier: a read that begins after this does not get it.
@@ -276,20 +277,17 @@ impl Cache {
 
 impl Shared {
     /// Puts a record into the tiers of `place`, and what the key had out of the others.
-    fn replace(&self, key: Key, bytes: &Bytes, place: Place) {
+    fn replace(&self, key: Key, bytes: Bytes, place: Place) {
         self.failures.clear(&key);
         let deadline = self.deadline(&key);
-        let copy = match place {
-            Place::Hot => self.ram.insert_hot(key, bytes, deadline),
-            Place::Ram | Place::Both => self.ram.insert(key, bytes, deadline),
-            Place::Nvme => {
-                self.ram.remove(&key);
-                Bytes::copy_from_slice(bytes)
-            }
-        };
+        match place {
+            Place::Hot => self.ram.insert_hot(key, bytes.clone(), deadline),
+            Place::Ram | Place::Both => self.ram.insert(key, bytes.clone(), deadline),
+            Place::Nvme => self.ram.remove(&key),
+        }
         match &self.nvme {
             Some(nvme) if place == Place::Ram => nvme.remove(&key),
-            Some(nvme) => nvme.offer(key, copy, deadline, Cause::Inserted),
+            Some(nvme) => nvme.offer(key, bytes, deadline, Cause::Inserted),
             None => {}
         }
     }

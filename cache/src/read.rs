@@ -91,9 +91,8 @@ impl Shared {
         if let Some(record) = &record
             && record.past.is_none_or(|past| self.expiry.serves_while_revalidating(past))
         {
-            let payload = record.payload();
-            let stored = self.flights.store(&key, &ticket, || self.ram.insert(key, payload, record.deadline));
-            let bytes = stored.unwrap_or_else(|| Bytes::copy_from_slice(payload));
+            let bytes = Bytes::copy_from_slice(record.payload());
+            self.flights.store(&key, &ticket, || self.ram.insert(key, bytes.clone(), record.deadline));
             return Ok(Answer::new(bytes, record.past));
         }
         let cause = if record.is_some() { Cause::Inserted } else { Cause::Fetched };
@@ -142,16 +141,17 @@ impl Shared {
             self.flights.store(&key, ticket, || self.failures.note(key, error.clone(), self.clock.now()));
         })?;
         self.counters.fetched_bytes.add(fetched.len() as u64);
-        let stored = self.flights.store(&key, ticket, || {
+        // What was fetched may be a slice of a larger buffer, which must not live as long.
+        let bytes = Bytes::copy_from_slice(&fetched);
+        self.flights.store(&key, ticket, || {
             self.failures.clear(&key);
             let deadline = self.deadline(&key);
-            let copy = self.ram.insert(key, &fetched, deadline);
+            self.ram.insert(key, bytes.clone(), deadline);
             if let Some(nvme) = &self.nvme {
-                nvme.offer(key, copy.clone(), deadline, cause);
+                nvme.offer(key, bytes.clone(), deadline, cause);
             }
-            copy
         });
-        Ok(stored.unwrap_or(fetched))
+        Ok(bytes)
     }
 
     /// The expired record that may be served if the origin fails: from RAM, or the one read from NVMe.

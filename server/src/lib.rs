@@ -4,6 +4,7 @@
 #![allow(clippy::wrong_self_convention)] // parser methods are named after SQL clauses: from, into, is
 
 pub mod admin;
+pub mod allocator;
 pub mod backend;
 pub mod bench;
 mod catalog;

@@ -4,12 +4,13 @@ use std::{io::Write, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches};
 use holdfast_server::{
-    admin, bench,
+    admin, allocator, bench,
     cli::{Cli, Verb},
     config, logging, node, probe,
 };
 
 fn main() -> ExitCode {
+    allocator::configure();
     let command = Cli::command();
     let (matches, s3) = match config::parse(command, std::env::args_os().collect()) {
         Ok(parsed) => parsed,
