@@ -11,7 +11,7 @@ const ARENAS_MIN: usize = 2;
 /// Bounds what the process keeps of freed memory. Left alone, glibc raises its thresholds to the largest buffer that was ever
 /// freed, up to 32 MiB: after an outage of the bucket, with less than 200 MiB in use, the process had 414 MiB. Call it first thing. Other C libraries have nothing of the kind to be told.
 pub fn configure() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[cfg(target_env = "gnu")]
     {
         use libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
         let cores = std::thread::available_parallelism().map_or(ARENAS_MIN, |cores| cores.get().max(ARENAS_MIN));
@@ -23,7 +23,8 @@ pub fn configure() {
     }
 }
 
-#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+#[cfg(test)]
+#[cfg(target_env = "gnu")]
 mod tests {
     use std::hint::black_box;
 
