@@ -4,7 +4,6 @@
 //! nobody else's answer with it. A failure goes once to everyone who waited; nobody retries in turn.
 
 use std::{
-    collections::hash_map,
     future::Future,
     sync::{
         Arc,
@@ -86,21 +85,16 @@ impl Flights {
         let ticket = Arc::new(Ticket::default());
         {
             let mut shard = self.shard(&key).lock();
-            match shard.entry(key) {
-                hash_map::Entry::Occupied(flight) if !flight.get().ticket.superseded() => {
-                    return Joined::Waits(Waiter(flight.get().answer.clone()));
-                }
-                // A superseded flight answers those who joined it before; a new reader must start afresh.
-                hash_map::Entry::Occupied(mut flight) => {
-                    flight.insert(Flight { answer: receive.clone(), ticket: ticket.clone() });
-                }
-                hash_map::Entry::Vacant(place) => {
-                    if let Some(found) = recheck() {
-                        return Joined::Ready(found);
-                    }
-                    place.insert(Flight { answer: receive.clone(), ticket: ticket.clone() });
-                }
+            // A superseded flight answers those who joined it before; a new reader must start afresh.
+            if let Some(flight) = shard.get(&key)
+                && !flight.ticket.superseded()
+            {
+                return Joined::Waits(Waiter(flight.answer.clone()));
             }
+            if let Some(found) = recheck() {
+                return Joined::Ready(found);
+            }
+            shard.insert(key, Flight { answer: receive.clone(), ticket: ticket.clone() });
         }
         let landing = Landing { flights: self.clone(), key, ticket: ticket.clone() };
         let running = fetch(ticket);
