@@ -36,6 +36,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -67,6 +68,25 @@ def written_out(folder):
     finally:
         stop.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def given_back():
+    """Has the S3 server give back what deleted objects take of its volumes, which it does four times an hour by itself: the
+    disk would be full by then."""
+    stop, url = threading.Event(), f"http://127.0.0.1:{three.MASTER}/vol/vacuum?garbageThreshold=0.5"
+
+    def run():
+        while not stop.wait(10):
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=600) as answer:
+                answer.read()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
 
 
 class Speed:
@@ -172,7 +192,7 @@ def main():
         # Threads and children inherit it: what is started now runs there.
         os.sched_setaffinity(0, cores[-1:])
     with three.on_s3("steady", options.dir) as work:
-        with contextlib.nullcontext() if options.bursts else written_out(work / "s3"):
+        with given_back(), contextlib.nullcontext() if options.bursts else written_out(work / "s3"):
             if apart:
                 os.sched_setaffinity(0, cores[:-1])
             speed = Speed()

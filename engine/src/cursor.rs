@@ -1,6 +1,7 @@
 //! Cursors over a version: one per run inside, merged into the newest visible version of each key.
 
 mod ahead;
+mod bulk;
 mod run;
 
 use std::{ops::Bound, sync::Arc};

@@ -32,7 +32,7 @@ fn memory_bound(sizes: &Sizes) -> u64 {
     let memtables = 8 * sizes.memtable * 3 / 2;
     // Indexes of spilled memtables, and two objects while one is written: the load outruns its flushes.
     let spill = 32 + 2 * 16;
-    (sizes.cache + memtables + spill + 224) * MIB + sizes.nvme * MIB / 50
+    (sizes.cache + memtables + spill + 240) * MIB + sizes.nvme * MIB / 50
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -226,7 +226,7 @@ async fn commits_and_cached_reads_go_on_and_all_mends_itself() {
     }
     // As docs/memory.md has it: long outages take more for what is on disk meanwhile.
     let away = if seconds > 20 { 80 } else { 0 };
-    let (peak, bound) = (server.peak_rss(), (4 + 12 * 2 + 224 + away) * MIB);
+    let (peak, bound) = (server.peak_rss(), (4 + 12 * 2 + 240 + away) * MIB);
     println!("RSS: peak {} MiB of {} MiB", peak / MIB, bound / MIB);
     assert!(peak <= bound, "{peak} bytes resident, {bound} allowed");
     assert_eq!(server.terminate(), Some(0));

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 
 use super::{
     plan::Plan,
@@ -23,8 +24,8 @@ use crate::{
 
 /// Entries between two yields to the other tasks of the runtime: a slice takes some 10 microseconds.
 const ENTRIES_PER_SLICE: usize = 64;
-/// Bytes of one request, at least and at most, and of those that are held at once: requests are paid for, whatever their
-/// size.
+/// Bytes of one request, at least and at most, and of those that are held at once, each with as much on its way: requests
+/// are paid for, whatever their size.
 const READ_LEAST: u64 = 64 << 10;
 const READ_MOST: u64 = 8 << 20;
 const HELD_BYTES: u64 = 16 << 20;
@@ -110,12 +111,10 @@ async fn open(version: &Version, inputs: &BTreeSet<u128>) -> Result<Vec<RunCurso
     });
     let chosen: Vec<_> = chosen.filter(|run| !run.tables.is_empty()).map(Arc::new).collect();
     let bytes: Vec<u64> = chosen.iter().map(|run| run.tables.iter().map(|table| table.meta.bytes).sum()).collect();
-    let mut sources = Vec::with_capacity(chosen.len());
-    for (run, request) in chosen.into_iter().zip(requests(&bytes)) {
-        let mut cursor = RunCursor::bulk(run, &(Bound::Unbounded, Bound::Unbounded), request);
-        cursor.start().await?;
-        sources.push(cursor);
-    }
+    let everything = (Bound::Unbounded, Bound::Unbounded);
+    let cursors = chosen.into_iter().zip(requests(&bytes));
+    let mut sources: Vec<_> = cursors.map(|(run, request)| RunCursor::bulk(run, &everything, request)).collect();
+    try_join_all(sources.iter_mut().map(RunCursor::start)).await?;
     sources.retain(|source| !source.is_finished());
     Ok(sources)
 }

@@ -4,28 +4,21 @@ use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-use super::ahead::{self, Ahead, Reach};
+use super::{
+    ahead::{self, Ahead, Reach},
+    bulk::Bulk,
+};
 use crate::{
     error::{Error, Result},
     format::{
         object::Tail,
         page::{Cell, Entry, Leaf},
     },
-    store::Cause,
     table::Table,
     types::{CommitSeq, Item, Op},
     version::Run,
     writer::Heat,
 };
-
-/// Sequential reading of whole objects, past the cache: pages of one large request, not yet verified.
-struct Bulk {
-    /// Bytes of a request.
-    request: u64,
-    table: u128,
-    first: u32,
-    pages: Vec<Bytes>,
-}
 
 /// What an entry stores.
 pub(crate) enum Stored {
@@ -90,10 +83,10 @@ impl RunCursor {
         }
     }
 
-    /// A cursor that leaves the cache alone and reads in requests of so many bytes, of which it keeps one in RAM.
+    /// A cursor that leaves the cache alone and reads in requests of so many bytes, of which it keeps two in RAM.
     pub(crate) fn bulk(run: Arc<Run>, bounds: &(Bound<Bytes>, Bound<Bytes>), request: u64) -> Self {
         let mut cursor = Self::new(run, bounds, false, 0);
-        cursor.bulk = Some(Bulk { request, table: 0, first: 0, pages: Vec::new() });
+        cursor.bulk = Some(Bulk::new(request));
         cursor
     }
 
@@ -282,18 +275,7 @@ impl RunCursor {
     async fn fetch_bulk(&mut self, table: &Arc<Table>, tail: &Tail) -> Result<Bytes> {
         let page = tail.leaves().get(self.leaf_at).map_or(u32::MAX, |leaf| leaf.page);
         let Some(bulk) = &mut self.bulk else { return Err(Error::Invalid("not a cursor that reads in bulk".into())) };
-        let has = |bulk: &Bulk| {
-            bulk.table == table.meta.id && page.checked_sub(bulk.first).is_some_and(|n| (n as usize) < bulk.pages.len())
-        };
-        if !has(bulk) {
-            let start = tail.page(page)?.offset;
-            let behind = tail.pages().get(page as usize..).unwrap_or_default();
-            let count = behind.partition_point(|at| at.offset < start + bulk.request).max(1) as u32;
-            let pages = table.read_pages(tail, page..page + count, Cause::Compaction).await?;
-            (bulk.table, bulk.first, bulk.pages) = (table.meta.id, page, pages);
-        }
-        let stored = bulk.pages.get(page.wrapping_sub(bulk.first) as usize).cloned().unwrap_or_default();
-        table.verify(tail, page, stored)
+        bulk.page(table, tail, page, self.run.tables.get(self.table + 1)).await
     }
 
     /// Makes the next slot of the page current; `false` if the page has no more.

@@ -13,6 +13,7 @@ use crate::{
     types::{Item, Op},
 };
 
+mod ahead_tests;
 mod collect_tests;
 mod step_tests;
 
