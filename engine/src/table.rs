@@ -31,8 +31,6 @@ use crate::{
 /// Overflow pages of one value fetched in one step, and such steps at once.
 const EXTENT_PAGES: u32 = 64;
 const EXTENT_STEPS: usize = 2;
-/// Overflow pages read in one request for copying.
-const COPY_PAGES: u32 = 32;
 
 /// What every table of a tree shares.
 pub(crate) struct TableIo {
@@ -309,31 +307,19 @@ impl Table {
         Ok(None)
     }
 
-    /// The encoded overflow pages of a value, verified, past the cache: for copying them.
-    pub(crate) async fn stored_pages(self: &Arc<Self>, extent: Extent) -> Result<Vec<Bytes>> {
-        let tail = self.tail().await?;
-        let end = self.extent_end(extent)?;
-        let mut pages = Vec::new();
-        for first in (extent.first_page..end).step_by(COPY_PAGES as usize) {
-            let range = first..end.min(first + COPY_PAGES);
-            for (number, stored) in range.clone().zip(self.read_pages(&tail, range, Cause::Compaction).await?) {
-                self.verify(&tail, number, stored.clone())?;
-                pages.push(stored);
-            }
-        }
-        Ok(pages)
-    }
-
-    fn extent_end(&self, extent: Extent) -> Result<u32> {
+    /// The overflow pages of a value.
+    pub(crate) fn extent(&self, extent: Extent) -> Result<std::ops::Range<u32>> {
         let end = extent.first_page.checked_add(extent.pages);
-        end.ok_or_else(|| self.at(Error::Corrupt("impossible overflow extent".to_owned())))
+        let end = end.ok_or_else(|| self.at(Error::Corrupt("impossible overflow extent".to_owned())))?;
+        Ok(extent.first_page..end)
     }
 
     /// A value from its overflow pages.
     pub(crate) async fn value(self: &Arc<Self>, extent: Extent) -> Result<Bytes> {
-        let end = self.extent_end(extent)?;
+        let pages = self.extent(extent)?;
+        let end = pages.end;
         let tail = self.tail().await?;
-        let steps = (extent.first_page..end).step_by(EXTENT_PAGES as usize);
+        let steps = pages.step_by(EXTENT_PAGES as usize);
         let steps = steps.map(|first| (first..end.min(first + EXTENT_PAGES)).collect::<Vec<_>>());
         // Boxed: one large state machine less inside every read of a small row.
         let read = futures::stream::iter(steps)

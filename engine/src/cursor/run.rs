@@ -273,9 +273,8 @@ impl RunCursor {
     }
 
     async fn fetch_bulk(&mut self, table: &Arc<Table>, tail: &Tail) -> Result<Bytes> {
-        let page = tail.leaves().get(self.leaf_at).map_or(u32::MAX, |leaf| leaf.page);
-        let Some(bulk) = &mut self.bulk else { return Err(Error::Invalid("not a cursor that reads in bulk".into())) };
-        bulk.page(table, tail, page, self.run.tables.get(self.table + 1)).await
+        let Some(bulk) = &mut self.bulk else { return Err(not_bulk()) };
+        bulk.leaf(table, tail, self.leaf_at, self.run.tables.get(self.table + 1)).await
     }
 
     /// Makes the next slot of the page current; `false` if the page has no more.
@@ -318,14 +317,18 @@ impl RunCursor {
         }
     }
 
-    /// What the current entry stores, a large value as its encoded and verified pages.
+    /// What the current entry stores, a large value as its encoded and verified pages. For cursors that read in bulk.
     pub(crate) async fn stored(&mut self) -> Result<Option<Stored>> {
         let (Some(leaf), Some(entry)) = (&self.leaf, &self.entry) else { return Ok(None) };
         match leaf.op(entry)? {
             Ok(op) => Ok(Some(Stored::Op(op))),
             Err(extent) => {
-                let Some(table) = self.current_table() else { return Ok(None) };
-                Ok(Some(Stored::Pages { pages: table.stored_pages(extent).await?, len: extent.len }))
+                let (Some(table), Some(bulk)) = (self.run.tables.get(self.table), &mut self.bulk) else {
+                    return Err(not_bulk());
+                };
+                let tail = table.tail().await?;
+                let pages = bulk.value(table, &tail, self.leaf_at, extent).await?;
+                Ok(Some(Stored::Pages { pages, len: extent.len }))
             }
         }
     }
@@ -386,4 +389,8 @@ impl RunCursor {
             }
         }
     }
+}
+
+fn not_bulk() -> Error {
+    Error::Invalid("not a cursor that reads in bulk".into())
 }
