@@ -56,7 +56,9 @@ def start_s3(work):
     command = [weed, "-logtostderr=true", "server", f"-dir={work}/s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
     command += ["-s3.iam=false", f"-s3.port={S3}", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-master.port={MASTER}", f"-volume.port={VOLUME}", f"-filer.port={FILER}", "-volume.max=0"]
-    command += ["-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-master.maxParallelVacuumPerServer=64"]
+    # So many volumes of those that deleted objects fill are given back at a time: it looks for more only ten seconds later.
+    # With dozens the file system holds up every sync of the log for a second.
+    command += ["-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-master.maxParallelVacuumPerServer=4"]
     with open(work / "s3.log", "w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     shell = [weed, "shell", f"-master=127.0.0.1:{MASTER}", f"-filer=127.0.0.1:{FILER}"]
